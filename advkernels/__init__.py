@@ -1,0 +1,20 @@
+"""Fused operations for adversarial training: the same numbers from plain PyTorch, C++, CUDA and Triton."""
+
+from advkernels.dispatch import BackendUnavailable, backend
+from advkernels.functional import sign_step, sign_step_, uniform_init, uniform_init_
+from advkernels.optim import MasterSGD
+from advkernels.rng import PhiloxState
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailable",
+    "MasterSGD",
+    "PhiloxState",
+    "__version__",
+    "backend",
+    "sign_step",
+    "sign_step_",
+    "uniform_init",
+    "uniform_init_",
+]

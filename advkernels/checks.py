@@ -1,0 +1,173 @@
+"""What the operations refuse: errors that name operation, argument, wanted and got, before anything is written."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def wrong(operation: str, argument: str, wanted: str, got: object) -> str:
+    """The one form of every message."""
+    return f"{operation}: {argument}: wanted {wanted}, got {got}"
+
+
+def image(operation: str, argument: str, tensor: Tensor, like: Tensor | None = None) -> None:
+    """A floating-point tensor of a supported dtype, of the shape and device of `like`."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(wrong(operation, argument, "a tensor", type(tensor).__name__))
+    if tensor.dtype not in DTYPES:
+        raise TypeError(wrong(operation, argument, "float32, bfloat16 or float16", tensor.dtype))
+    if tensor.layout != torch.strided:
+        raise TypeError(wrong(operation, argument, "a dense (strided) tensor", tensor.layout))
+    if like is None:
+        return
+    if tensor.shape != like.shape:
+        raise ValueError(wrong(operation, argument, f"shape {tuple(like.shape)}", tuple(tensor.shape)))
+    if tensor.device != like.device:
+        raise ValueError(wrong(operation, argument, f"device {like.device}", tensor.device))
+
+
+def per_sample(operation: str, argument: str, tensor: Tensor | None, x: Tensor, dtype: torch.dtype) -> None:
+    """A tensor (N,) of the given dtype on x's device, or None."""
+    if tensor is None:
+        return
+    if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
+        got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise TypeError(wrong(operation, argument, f"a {dtype} tensor", got))
+    if x.dim() == 0 or tensor.shape != x.shape[:1]:
+        raise ValueError(wrong(operation, argument, f"shape {tuple(x.shape[:1])}, one a sample", tuple(tensor.shape)))
+    if tensor.device != x.device:
+        raise ValueError(wrong(operation, argument, f"device {x.device}", tensor.device))
+
+
+def writable(operation: str, argument: str, tensor: Tensor) -> None:
+    """A tensor that may be written in place: no gradient recorded for it, no two elements in one place."""
+    if tensor.requires_grad and torch.is_grad_enabled():
+        kind = "a leaf that requires grad" if tensor.is_leaf else "a tensor that requires grad"
+        raise ValueError(wrong(operation, argument, "a tensor written under torch.no_grad() or detached", kind))
+    if not _ordered(tensor) and not torch.compiler.is_compiling() and _overlaps_itself(tensor):
+        raise ValueError(wrong(operation, argument, "one place in memory an element", "a tensor that overlaps itself"))
+
+
+def disjoint(operation: str, written: dict[str, Tensor | None], read: dict[str, Tensor | None]) -> None:
+    """No written tensor shares memory with another one, written or read."""
+    if torch.compiler.is_compiling():
+        return
+    others = [(name, tensor) for name, tensor in read.items() if tensor is not None]
+    for name, tensor in written.items():
+        if tensor is None:
+            continue
+        for other_name, other in others:
+            if _overlap(tensor, other):
+                raise ValueError(wrong(operation, name, "memory of its own", f"memory shared with {other_name}"))
+        others.append((name, tensor))
+
+
+def bounds(operation: str, x: Tensor, **given: float | Sequence[float] | Tensor) -> tuple[str, list]:
+    """The overload and the bounds in its form: ("values", lists of floats) or ("tensors", (N|1, C|1) tables)."""
+    if not any(isinstance(bound, Tensor) for bound in given.values()):
+        return "values", [_values(operation, name, bound, x) for name, bound in given.items()]
+    return "tensors", [_table(operation, name, bound, x) for name, bound in given.items()]
+
+
+def _channels(x: Tensor) -> int:
+    return x.shape[1] if x.dim() > 1 else 1
+
+
+def _values(operation: str, name: str, bound: float | Sequence[float], x: Tensor) -> list[float]:
+    if isinstance(bound, (int, float)):
+        values = [float(bound)]
+    else:
+        try:
+            values = [float(value) for value in bound]
+        except TypeError:
+            wanted = "a float, floats per channel or a tensor"
+            raise TypeError(wrong(operation, name, wanted, type(bound).__name__)) from None
+        if len(values) not in (1, _channels(x)):
+            wanted = f"1 or {_channels(x)} floats, one a channel"
+            raise ValueError(wrong(operation, name, wanted, f"{len(values)} floats"))
+    _range(operation, name, values)
+    return values
+
+
+def _range(operation: str, name: str, values: Sequence[float]) -> None:
+    for value in values:
+        if math.isnan(value):
+            raise ValueError(wrong(operation, name, "a number", value))
+        if name == "epsilon" and value < 0:
+            raise ValueError(wrong(operation, name, "a radius of at least 0", value))
+        if name in ("alpha", "epsilon") and math.isinf(value):
+            raise ValueError(wrong(operation, name, "a finite number", value))
+
+
+def _table(operation: str, name: str, bound: float | Sequence[float] | Tensor, x: Tensor) -> Tensor:
+    if not isinstance(bound, Tensor):
+        values = _values(operation, name, bound, x)
+        return torch.tensor([values], dtype=torch.float32, device=x.device)
+    if not bound.is_floating_point():
+        raise TypeError(wrong(operation, name, "a floating-point tensor", bound.dtype))
+    if bound.device != x.device:
+        raise ValueError(wrong(operation, name, f"device {x.device}", bound.device))
+    table = bound.detach().to(torch.float32).reshape(_table_shape(operation, name, bound, x))
+    if bound.device.type == "cpu" and not torch.compiler.is_compiling():
+        _range(operation, name, table.flatten().tolist())
+    return table
+
+
+def _table_shape(operation: str, name: str, bound: Tensor, x: Tensor) -> tuple[int, int]:
+    samples, channels = (x.shape[0] if x.dim() else 1), _channels(x)
+    trailing = (1,) * max(x.dim() - 2, 0)
+    shape = tuple(bound.shape)
+    if shape == () or (len(shape) <= x.dim() and all(size == 1 for size in shape)):
+        return 1, 1
+    if shape in ((channels,), (channels, *trailing)):
+        return 1, channels
+    if len(shape) == x.dim() and shape[0] in (1, samples) and shape[1:] in ((1, *trailing), (channels, *trailing)):
+        return shape[0], (shape[1] if x.dim() > 1 else 1)
+    forms = f"({channels},) or {(channels, *trailing)} per channel, {(samples, 1, *trailing)} per sample"
+    raise ValueError(wrong(operation, name, forms, shape))
+
+
+def _ordered(tensor: Tensor) -> bool:
+    """Whether the strides alone show that no two elements share a place."""
+    reach = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride < reach:
+                return tensor.numel() < 2
+            reach = stride * (size - 1) + reach
+    return True
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """First byte and the one behind the last, as addresses."""
+    if tensor.numel() == 0:
+        return 0, 0
+    last = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    start = tensor.data_ptr()
+    return start, start + (last + 1) * tensor.element_size()
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    (start, end), (other_start, other_end) = _span(one), _span(other)
+    if one.device != other.device or end <= other_start or other_end <= start:
+        return False
+    base, limit = min(start, other_start), max(end, other_end)
+    return bool((_touched(one, base, limit) & _touched(other, base, limit)).any())
+
+
+def _overlaps_itself(tensor: Tensor) -> bool:
+    start, end = _span(tensor)
+    return int(_touched(tensor, start, end).sum()) != tensor.numel() * tensor.element_size()
+
+
+def _touched(tensor: Tensor, base: int, limit: int) -> Tensor:
+    """One bool a byte of [base, limit): whether the tensor has it."""
+    size = tensor.element_size()
+    touched = torch.zeros(limit - base, dtype=torch.bool)
+    strides = [stride * size for stride in tensor.stride()]
+    touched.as_strided([*tensor.shape, size], [*strides, 1], tensor.data_ptr() - base).fill_(True)
+    return touched

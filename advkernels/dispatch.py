@@ -1,0 +1,89 @@
+"""(operator, device, requested backend) -> the function to call."""
+
+from collections.abc import Callable
+from types import TracebackType
+
+import torch
+
+from advkernels import env
+from advkernels.backends import native
+from advkernels.schemas import DEFAULTS, SCHEMAS
+
+_requested = env.backend()
+
+
+class BackendUnavailable(RuntimeError):  # noqa: N818
+    """The backend that was asked for by name cannot run here."""
+
+
+class backend:  # noqa: N801
+    """Context manager: operations inside run on the named backend, or raise `BackendUnavailable`.
+
+    name: "auto" (the fastest there is for the tensor's device), "reference", "native" or "triton"
+
+    Raises: ValueError where the name is unknown. The choice holds for the whole process, all threads.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in env.BACKENDS:
+            raise ValueError(f"backend: name: wanted one of {', '.join(env.BACKENDS)}, got {name!r}")
+        self.name = name
+        self._previous: list[str] = []
+
+    def __enter__(self) -> "backend":
+        self._previous.append(_set(self.name))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _set(self._previous.pop())
+
+
+def _set(name: str) -> str:
+    global _requested
+    previous, _requested = _requested, name
+    return previous
+
+
+def why_missing(name: str, device_type: str) -> str | None:
+    """None where the backend runs on such a device, else the reason why not."""
+    if name == "reference":
+        return None
+    if name == "native":
+        return None if device_type in native.DEVICES else native.REASON
+    return "not part of this version"
+
+
+def fastest(device_type: str) -> str:
+    """The backend that "auto" means on such a device."""
+    return "native" if why_missing("native", device_type) is None else "reference"
+
+
+def choose(device_type: str) -> str:
+    """The backend that runs on such a device: the requested one, or the fastest there is for "auto"."""
+    if _requested == "auto":
+        return fastest(device_type)
+    reason = why_missing(_requested, device_type)
+    if reason is not None:
+        available = [name for name in env.BACKENDS[1:] if why_missing(name, device_type) is None]
+        raise BackendUnavailable(
+            f"backend {_requested!r} on {device_type}: {reason}; available: {', '.join(available)}"
+        )
+    return _requested
+
+
+def pick(operator: str, device: torch.device) -> Callable[..., None]:
+    """The function behind an operator, named with its overload ("sign_step_.values"), on such a device."""
+    return _TABLE[choose(device.type), operator]
+
+
+def _native(name: str) -> Callable[..., None]:
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.advkernels, packet), overload or "default")
+
+
+_TABLE = {
+    **{("reference", name): DEFAULTS[name.partition(".")[0]] for name in SCHEMAS},
+    **{("native", name): _native(name) for name in SCHEMAS},
+}

@@ -1,0 +1,30 @@
+"""Every environment variable that advkernels reads, in one place.
+
+This file imports nothing but the standard library: setup.py reads it before torch is there.
+"""
+
+import os
+
+BACKENDS = ("auto", "reference", "native", "triton")
+BUILD_CHOICES = ("auto", "0", "1")
+
+
+def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    value = os.environ.get(name, default)
+    if value not in choices:
+        raise ValueError(f"{name}: wanted one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
+def backend() -> str:
+    """ADVKERNELS_BACKEND: the backend of every operation of the process (auto, reference, native, triton)."""
+    return _choice("ADVKERNELS_BACKEND", "auto", BACKENDS)
+
+
+def build_native() -> str:
+    """ADVKERNELS_BUILD_NATIVE, read by setup.py.
+
+    auto: compile where a C++ compiler is found, else install pure Python;
+    0: pure Python; 1: compile, and fail where that cannot be done.
+    """
+    return _choice("ADVKERNELS_BUILD_NATIVE", "auto", BUILD_CHOICES)

@@ -1,0 +1,119 @@
+"""SGD on float32 master weights of half-precision parameters, a list of tensors in one operation."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advkernels import checks
+from advkernels.dispatch import pick
+
+
+class MasterSGD(torch.optim.Optimizer):
+    """A drop-in for torch.optim.SGD that keeps a float32 master copy of bfloat16 and float16 parameters.
+
+    g = grad (negated for maximize) + weight_decay w; buf = g on a parameter's first update, else
+    momentum buf + (1 - dampening) g; step = g + momentum buf for nesterov, else buf; w = w - lr step, in float32 on the
+    master, which is then rounded once into the parameter. float32 parameters are their own masters.
+
+    params: parameters or parameter groups, float32, bfloat16 or float16
+    lr: float or 0-dim float32 tensor, step size
+    momentum, dampening, weight_decay, nesterov, maximize: as in torch.optim.SGD
+    master_weights: False updates the half-precision parameters directly, momentum in their dtype, as apex's O2 did
+        by default in the report's code
+
+    Raises: ValueError or TypeError where a setting, parameter or gradient is not of these.
+    Source: Micikevicius et al. 2018, "Mixed precision training", section 3.1; torch.optim.SGD's rule.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        maximize: bool = False,
+        master_weights: bool = True,
+    ) -> None:
+        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
+            if not isinstance(value, Tensor) and not value >= 0:
+                raise ValueError(checks.wrong("MasterSGD", name, "at least 0", value))
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError(
+                checks.wrong("MasterSGD", "nesterov", "momentum > 0 and no dampening", f"{momentum} and {dampening}")
+            )
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "master_weights": master_weights,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with settings of their own; their dtype must be float32, bfloat16 or float16."""
+        super().add_param_group(param_group)
+        for param in self.param_groups[-1]["params"]:
+            if param.dtype not in checks.DTYPES:
+                del self.param_groups[-1]
+                raise TypeError(checks.wrong("MasterSGD", "params", "float32, bfloat16 or float16", param.dtype))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; returns the closure's loss, if one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [param for param in group["params"] if param.grad is not None]
+            for device in {param.device for param in params}:
+                self._update(group, [param for param in params if param.device == device], device)
+        return loss
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], device: torch.device) -> None:
+        grads = [_checked(param.grad, param) for param in params]
+        states = [self._state(param, group) for param in params]
+        lr = group["lr"]
+        pick("sgd_step_", device)(
+            params,
+            grads,
+            [state["master"] for state in states],
+            [state["momentum_buffer"] for state in states],
+            [state["step"] for state in states],
+            lr if isinstance(lr, Tensor) else torch.tensor(lr, dtype=torch.float32),
+            None,
+            None,
+            group["momentum"],
+            group["dampening"],
+            group["weight_decay"],
+            group["nesterov"],
+            group["maximize"],
+        )
+
+    def _state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        state = self.state[param]
+        if not state:
+            masters = group["master_weights"]
+            absent = param.new_empty(0, dtype=torch.float32)
+            half = param.dtype != torch.float32
+            state["step"] = torch.zeros((), dtype=torch.int64, device=param.device)
+            state["master"] = param.detach().float() if masters and half else absent
+            buffer_dtype = torch.float32 if masters else param.dtype
+            state["momentum_buffer"] = (
+                torch.zeros_like(param, dtype=buffer_dtype) if group["momentum"] else absent.clone()
+            )
+        return state
+
+
+def _checked(grad: Tensor | None, param: Tensor) -> Tensor:
+    if not isinstance(grad, Tensor) or grad.layout != torch.strided:
+        raise TypeError(checks.wrong("MasterSGD", "grad", "a dense gradient", getattr(grad, "layout", grad)))
+    checks.image("MasterSGD", "grad", grad, like=param)
+    return grad

@@ -1,0 +1,47 @@
+"""The state of the random numbers: a seed and a draw counter in one device tensor."""
+
+from typing import Any
+
+import torch
+
+_INT64_MAX = 2**63 - 1
+
+
+class PhiloxState:
+    """Seed and draw counter of the Philox4x32-10 numbers that `uniform_init` draws.
+
+    Every draw reads (seed, draw) on the device and advances draw there, so that a captured CUDA graph draws fresh
+    numbers at every replay. A number depends on (seed, draw, logical element index) alone.
+
+    seed: int in [0, 2**63)
+    device: where the int64 tensor of shape (2,), (seed, draw), lives
+
+    Raises: ValueError where seed is out of range.
+    Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
+    """
+
+    def __init__(self, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        if not 0 <= seed <= _INT64_MAX:
+            raise ValueError(f"PhiloxState: seed: wanted an int in [0, 2**63), got {seed}")
+        self.tensor = torch.tensor([seed, 0], dtype=torch.int64, device=device)
+
+    @property
+    def seed(self) -> int:
+        """The seed, read back from the device."""
+        return int(self.tensor[0])
+
+    @property
+    def draw(self) -> int:
+        """How many draws were made, read back from the device."""
+        return int(self.tensor[1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the state, for a checkpoint."""
+        return {"tensor": self.tensor.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state in place: a captured graph goes on with it."""
+        self.tensor.copy_(state["tensor"])
+
+    def __repr__(self) -> str:
+        return f"PhiloxState(seed={self.seed}, draw={self.draw}, device={str(self.tensor.device)!r})"
