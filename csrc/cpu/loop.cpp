@@ -1,0 +1,193 @@
+#include "loop.h"
+
+#include "clones.h"
+
+namespace advkernels {
+namespace {
+
+template <typename T>
+AK_FUNCTION void widen(float* target, const T* source, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        target[i] = to_float(source[i]);
+    }
+}
+
+template <typename T>
+AK_FUNCTION void narrow(T* target, const float* source, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        target[i] = from_float<T>(source[i]);
+    }
+}
+
+AK_CLONES void widen_tile(float* target, const BFloat16* source, int64_t count) { widen(target, source, count); }
+AK_CLONES void widen_tile_half(float* target, const Float16* source, int64_t count) { widen(target, source, count); }
+AK_CLONES void narrow_tile(BFloat16* target, const float* source, int64_t count) { narrow(target, source, count); }
+AK_CLONES void narrow_tile_half(Float16* target, const float* source, int64_t count) { narrow(target, source, count); }
+
+void widen_dense(float* target, const Operand& source, int64_t begin, int64_t count) {
+    const char* data = source.data + begin * source.item_size;
+    if (source.type == ScalarType::BFloat16) {
+        widen_tile(target, reinterpret_cast<const BFloat16*>(data), count);
+    } else {
+        widen_tile_half(target, reinterpret_cast<const Float16*>(data), count);
+    }
+}
+
+void narrow_dense(const Operand& target, int64_t begin, int64_t count, const float* tile) {
+    char* data = target.data + begin * target.item_size;
+    if (target.type == ScalarType::BFloat16) {
+        narrow_tile(reinterpret_cast<BFloat16*>(data), tile, count);
+    } else {
+        narrow_tile_half(reinterpret_cast<Float16*>(data), tile, count);
+    }
+}
+
+// Calls visit(position in the tile, pointer to the element) for [begin, begin + count) of a strided tensor.
+template <typename T, typename Visit>
+void walk(const Loop& loop, const Operand& tensor, int64_t begin, int64_t count, const Visit& visit) {
+    int64_t index[kMaxDims] = {};
+    int64_t offset = 0;
+    int64_t rest = begin;
+    for (int dim = loop.dims - 1; dim >= 0; --dim) {
+        index[dim] = rest % loop.sizes[dim];
+        rest /= loop.sizes[dim];
+        offset += index[dim] * tensor.strides[dim];
+    }
+    T* const data = reinterpret_cast<T*>(tensor.data);
+    for (int64_t i = 0; i < count; ++i) {
+        visit(i, data + offset);
+        for (int dim = loop.dims - 1; dim >= 0; --dim) {
+            offset += tensor.strides[dim];
+            if (++index[dim] < loop.sizes[dim]) {
+                break;
+            }
+            offset -= loop.sizes[dim] * tensor.strides[dim];
+            index[dim] = 0;
+        }
+    }
+}
+
+template <typename T>
+void gather(const Loop& loop, const Operand& source, int64_t begin, int64_t count, float* tile) {
+    walk<T>(loop, source, begin, count, [tile](int64_t i, const T* element) { tile[i] = to_float(*element); });
+}
+
+template <typename T>
+void scatter(const Loop& loop, const Operand& target, int64_t begin, int64_t count, const float* tile) {
+    walk<T>(loop, target, begin, count, [tile](int64_t i, T* element) { *element = from_float<T>(tile[i]); });
+}
+
+bool lends_memory(const Operand& tensor) { return tensor.dense && tensor.type == ScalarType::Float; }
+
+float* own_memory(const Operand& tensor, int64_t begin) { return reinterpret_cast<float*>(tensor.data) + begin; }
+
+// Contiguous in the loop's order; a dimension of size 1 may have any stride.
+bool is_dense(const Loop& loop, const int64_t* strides) {
+    int64_t expected = 1;
+    for (int dim = loop.dims - 1; dim >= 0; --dim) {
+        if (loop.sizes[dim] != 1 && strides[dim] != expected) {
+            return false;
+        }
+        expected *= loop.sizes[dim];
+    }
+    return true;
+}
+
+Loop make_loop(const Tensor& tensor, bool channels_last) {
+    Loop loop{};
+    loop.dims = static_cast<int>(tensor.dim());
+    STD_TORCH_CHECK(loop.dims <= kMaxDims, "advkernels: wanted at most ", kMaxDims, " dimensions, got ", loop.dims);
+    for (int dim = 0; dim < loop.dims; ++dim) {
+        const int last = loop.dims - 1;
+        const bool moved = channels_last && dim > 0;
+        loop.source_dim[dim] = moved ? (dim == last ? 1 : dim + 1) : dim;
+        loop.sizes[dim] = tensor.size(loop.source_dim[dim]);
+    }
+    loop.numel = tensor.numel();
+    loop.samples = sample_count(tensor);
+    loop.channels = channel_count(tensor);
+    loop.sample_size = loop.samples > 0 ? loop.numel / loop.samples : 0;
+    loop.spatial_size = loop.channels > 0 ? loop.sample_size / loop.channels : 0;
+    loop.channels_last = channels_last;
+    return loop;
+}
+
+}  // namespace
+
+Loop logical_loop(const Tensor& tensor) { return make_loop(tensor, false); }
+
+Loop memory_loop(const Tensor& tensor) {
+    const Loop loop = make_loop(tensor, tensor.dim() > 2 && !tensor.is_contiguous());
+    return operand(loop, tensor).dense ? loop : make_loop(tensor, false);
+}
+
+Operand operand(const Loop& loop, const Tensor& tensor) {
+    Operand result{};
+    result.data = static_cast<char*>(tensor.data_ptr());
+    result.type = tensor.scalar_type();
+    result.item_size = result.type == ScalarType::Float ? 4 : 2;
+    for (int dim = 0; dim < loop.dims; ++dim) {
+        result.strides[dim] = tensor.stride(loop.source_dim[dim]);
+    }
+    result.dense = is_dense(loop, result.strides);
+    return result;
+}
+
+float* load_mutable(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer) {
+    if (lends_memory(source)) {
+        return own_memory(source, begin);
+    }
+    if (source.dense) {
+        widen_dense(buffer.data(), source, begin, count);
+    } else if (source.type == ScalarType::Float) {
+        gather<float>(loop, source, begin, count, buffer.data());
+    } else if (source.type == ScalarType::BFloat16) {
+        gather<BFloat16>(loop, source, begin, count, buffer.data());
+    } else {
+        gather<Float16>(loop, source, begin, count, buffer.data());
+    }
+    return buffer.data();
+}
+
+const float* load(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer) {
+    return load_mutable(loop, source, begin, count, buffer);
+}
+
+float* blank(const Operand& target, int64_t begin, TileBuffer& buffer) {
+    return lends_memory(target) ? own_memory(target, begin) : buffer.data();
+}
+
+void store(const Loop& loop, const Operand& target, int64_t begin, int64_t count, const float* tile) {
+    if (lends_memory(target)) {
+        return;
+    }
+    if (target.dense) {
+        narrow_dense(target, begin, count, tile);
+    } else if (target.type == ScalarType::Float) {
+        scatter<float>(loop, target, begin, count, tile);
+    } else if (target.type == ScalarType::BFloat16) {
+        scatter<BFloat16>(loop, target, begin, count, tile);
+    } else {
+        scatter<Float16>(loop, target, begin, count, tile);
+    }
+}
+
+AK_CLONES void add_tile(float* __restrict out, const float* x, const float* d, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        out[i] = x[i] + d[i];
+    }
+}
+
+Bound::Bound(const char* operation, const char* argument, const std::vector<double>& values, const Tensor& x)
+    : values_(values.begin(), values.end()), data_(values_.data()), sample_stride_(0), channel_stride_(values.size() > 1) {
+    check_values(operation, argument, values, channel_count(x));
+}
+
+Bound::Bound(const char* operation, const char* argument, const Tensor& table, const Tensor& x) {
+    check_table(operation, argument, table, sample_count(x), channel_count(x), x);
+    data_ = static_cast<const float*>(table.data_ptr());
+    sample_stride_ = table.size(0) > 1 ? table.stride(0) : 0;
+    channel_stride_ = table.size(1) > 1 ? table.stride(1) : 0;
+}
+
+}  // namespace advkernels

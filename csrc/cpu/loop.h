@@ -1,0 +1,92 @@
+// The loop of every CPU operator: tensors of any dtype and strides, seen as float32 tiles in one order.
+//
+// A tile is a run of at most kTile elements. A dense float32 tensor lends its own memory as the tile; any other one is
+// copied in, converted, and back. So each operator's arithmetic is one vectorised function on float32 arrays.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <array>
+
+#include "../check.h"
+#include "../half.h"
+
+namespace advkernels {
+
+constexpr int64_t kTile = 1024;
+constexpr int64_t kGrain = 32768;  // elements worth a thread
+constexpr int kMaxDims = 8;
+
+using TileBuffer = std::array<float, kTile>;
+
+// The order in which a tensor (N, C, ...) is visited: logical, or with the channels innermost.
+struct Loop {
+    int dims;
+    int64_t sizes[kMaxDims];
+    int source_dim[kMaxDims];  // loop dimension -> tensor dimension
+    int64_t numel;
+    int64_t samples;
+    int64_t channels;
+    int64_t sample_size;
+    int64_t spatial_size;
+    bool channels_last;
+};
+
+// A tensor in the order of a loop.
+struct Operand {
+    char* data;
+    ScalarType type;
+    int64_t item_size;
+    int64_t strides[kMaxDims];
+    bool dense;  // element i of the loop is element i in memory
+};
+
+Loop logical_loop(const Tensor& tensor);
+// The order of the tensor's memory: channels last where it is so, else logical.
+Loop memory_loop(const Tensor& tensor);
+Operand operand(const Loop& loop, const Tensor& tensor);
+
+// The elements [begin, begin + count) as float32: the tensor's own memory, or the buffer, filled.
+const float* load(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer);
+// As load, for a tile that will be changed in place.
+float* load_mutable(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer);
+// Where to compute the elements [begin, begin + count), contents undefined.
+float* blank(const Operand& target, int64_t begin, TileBuffer& buffer);
+// Round and write a tile that load_mutable or blank gave; nothing to do where it is the tensor's own memory.
+void store(const Loop& loop, const Operand& target, int64_t begin, int64_t count, const float* tile);
+
+// out = x + d
+void add_tile(float* out, const float* x, const float* d, int64_t count);
+
+// One value for each (sample, channel), whatever it was given as.
+class Bound {
+  public:
+    Bound(const char* operation, const char* argument, const std::vector<double>& values, const Tensor& x);
+    Bound(const char* operation, const char* argument, const Tensor& table, const Tensor& x);
+    float at(int64_t sample, int64_t channel) const { return data_[sample * sample_stride_ + channel * channel_stride_]; }
+    bool per_sample() const { return sample_stride_ != 0; }
+    bool per_channel() const { return channel_stride_ != 0; }
+
+  private:
+    std::vector<float> values_;
+    const float* data_;
+    int64_t sample_stride_;
+    int64_t channel_stride_;
+};
+
+inline int64_t sample_count(const Tensor& x) { return x.dim() > 0 ? x.size(0) : 1; }
+inline int64_t channel_count(const Tensor& x) { return x.dim() > 1 ? x.size(1) : 1; }
+
+// Calls tile(begin, count) over all elements in parallel; no tile crosses a multiple of segment.
+template <typename Tile>
+void for_each_tile(int64_t begin, int64_t end, int64_t segment, int64_t tile_size, const Tile& tile) {
+    while (begin < end) {
+        const int64_t segment_end = (begin / segment + 1) * segment;
+        const int64_t count = std::min({tile_size, end - begin, segment_end - begin});
+        tile(begin, count);
+        begin += count;
+    }
+}
+
+}  // namespace advkernels

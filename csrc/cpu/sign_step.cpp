@@ -1,0 +1,137 @@
+// sign_step_: the step of an l-inf attack and its projections, in one pass.
+#include <torch/csrc/stable/library.h>
+
+#include "clones.h"
+#include "loop.h"
+
+namespace advkernels {
+namespace {
+
+constexpr const char* kName = "sign_step_";
+
+AK_CLONES void sign_step_tile(float* __restrict d, const float* __restrict g, const float* __restrict x, int64_t count,
+                              Bounds bounds) {
+    for (int64_t i = 0; i < count; ++i) {
+        d[i] = sign_step(d[i], g[i], x[i], bounds);
+    }
+}
+
+// The bounds of every element of a tile whose channels are innermost.
+struct BoundsTile {
+    TileBuffer alpha, epsilon, lower, upper;
+    int64_t sample = -1;
+    int64_t channel = -1;  // of the first element
+};
+
+AK_CLONES void sign_step_tile_per_element(float* __restrict d, const float* __restrict g, const float* __restrict x,
+                                          int64_t count, const BoundsTile& b) {
+    for (int64_t i = 0; i < count; ++i) {
+        d[i] = sign_step(d[i], g[i], x[i], {b.alpha[i], b.epsilon[i], b.lower[i], b.upper[i]});
+    }
+}
+
+struct Arguments {
+    Loop loop;
+    Operand delta, grad, x, out;
+    Bound alpha, epsilon, lower, upper;
+    const bool* mask;
+    int64_t mask_stride;
+    bool has_out;
+
+    Bounds bounds(int64_t sample, int64_t channel) const {
+        return {alpha.at(sample, channel), epsilon.at(sample, channel), lower.at(sample, channel),
+                upper.at(sample, channel)};
+    }
+    bool per_sample() const {
+        return mask != nullptr || alpha.per_sample() || epsilon.per_sample() || lower.per_sample() || upper.per_sample();
+    }
+    bool per_channel() const {
+        return alpha.per_channel() || epsilon.per_channel() || lower.per_channel() || upper.per_channel();
+    }
+    bool active(int64_t sample) const { return mask == nullptr || mask[sample * mask_stride]; }
+};
+
+void fill(BoundsTile& tile, const Arguments& a, int64_t sample, int64_t channel) {
+    if (tile.sample == sample && tile.channel == channel) {
+        return;
+    }
+    tile.sample = sample;
+    tile.channel = channel;
+    for (int64_t i = 0, c = channel; i < kTile; ++i, c = c + 1 == a.loop.channels ? 0 : c + 1) {
+        const Bounds b = a.bounds(sample, c);
+        tile.alpha[i] = b.alpha;
+        tile.epsilon[i] = b.epsilon;
+        tile.lower[i] = b.lower;
+        tile.upper[i] = b.upper;
+    }
+}
+
+void step_range(const Arguments& a, int64_t begin, int64_t end) {
+    const Loop& loop = a.loop;
+    const bool innermost = loop.channels_last && a.per_channel();
+    const int64_t sample_segment = a.per_sample() ? loop.sample_size : loop.numel;
+    const int64_t segment = !loop.channels_last && a.per_channel() ? loop.spatial_size : sample_segment;
+    const int64_t tile_size = innermost && loop.channels <= kTile ? kTile / loop.channels * loop.channels : kTile;
+    TileBuffer delta_buffer, grad_buffer, x_buffer, out_buffer;
+    BoundsTile bounds_tile;
+    for_each_tile(begin, end, segment, tile_size, [&](int64_t first, int64_t count) {
+        const int64_t sample = a.per_sample() ? first / loop.sample_size : 0;
+        const float* x = load(loop, a.x, first, count, x_buffer);
+        float* d = load_mutable(loop, a.delta, first, count, delta_buffer);
+        if (a.active(sample)) {
+            const float* g = load(loop, a.grad, first, count, grad_buffer);
+            if (innermost) {
+                fill(bounds_tile, a, sample, first % loop.channels);
+                sign_step_tile_per_element(d, g, x, count, bounds_tile);
+            } else {
+                const int64_t channel = a.per_channel() ? first / loop.spatial_size % loop.channels : 0;
+                sign_step_tile(d, g, x, count, a.bounds(sample, channel));
+            }
+            store(loop, a.delta, first, count, d);
+        }
+        if (a.has_out) {
+            const float* stored = load(loop, a.delta, first, count, delta_buffer);
+            float* adversarial = blank(a.out, first, out_buffer);
+            add_tile(adversarial, x, stored, count);
+            store(loop, a.out, first, count, adversarial);
+        }
+    });
+}
+
+template <typename Given>
+void sign_step_cpu(Tensor delta, Tensor grad, Tensor x, Given alpha, Given epsilon, Given lower, Given upper,
+                   std::optional<Tensor> mask, std::optional<Tensor> out) {
+    check_image(kName, "x", x, x);
+    check_image(kName, "delta", delta, x);
+    check_image(kName, "grad", grad, x);
+    if (mask) {
+        check_vector(kName, "mask", *mask, ScalarType::Bool, sample_count(x), x);
+    }
+    if (out) {
+        check_image(kName, "out", *out, x);
+    }
+    const Loop loop = memory_loop(delta);
+    const Arguments arguments{loop,
+                              operand(loop, delta),
+                              operand(loop, grad),
+                              operand(loop, x),
+                              out ? operand(loop, *out) : Operand{},
+                              Bound(kName, "alpha", alpha, x),
+                              Bound(kName, "epsilon", epsilon, x),
+                              Bound(kName, "lower", lower, x),
+                              Bound(kName, "upper", upper, x),
+                              mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr,
+                              mask ? mask->stride(0) : 0,
+                              out.has_value()};
+    torch::stable::parallel_for(0, loop.numel, kGrain,
+                                [&](int64_t begin, int64_t end) { step_range(arguments, begin, end); });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(advkernels, CPU, library) {
+    library.impl("sign_step_.values", TORCH_BOX(&sign_step_cpu<std::vector<double>>));
+    library.impl("sign_step_.tensors", TORCH_BOX(&sign_step_cpu<Tensor>));
+}
+
+}  // namespace advkernels

@@ -1,0 +1,142 @@
+// uniform_init_: U(-epsilon, epsilon) by Philox4x32-10, projected into the box, in one pass.
+#include <torch/csrc/stable/library.h>
+
+#include "../philox.h"
+#include "clones.h"
+#include "loop.h"
+
+namespace advkernels {
+namespace {
+
+constexpr const char* kName = "uniform_init_";
+constexpr int64_t kLanes = 16;  // groups computed side by side
+// A tile that starts inside a group touches one group more, rounded up to whole lanes.
+constexpr int64_t kBits = (kTile / 4 + 1 + kLanes) * 4;
+
+AK_CLONES void philox_tile(uint32_t* __restrict bits, uint64_t first_group, int64_t groups, uint64_t seed, uint64_t draw) {
+    for (int64_t base = 0; base < groups; base += kLanes) {
+        uint32_t w0[kLanes], w1[kLanes], w2[kLanes], w3[kLanes];
+        for (int64_t j = 0; j < kLanes; ++j) {
+            const Philox4 counter = philox_counter(first_group + static_cast<uint64_t>(base + j), draw);
+            w0[j] = counter.w0;
+            w1[j] = counter.w1;
+            w2[j] = counter.w2;
+            w3[j] = counter.w3;
+        }
+        uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+        for (int round = 0; round < kPhiloxRounds; ++round) {
+            for (int64_t j = 0; j < kLanes; ++j) {
+                const Philox4 next = philox_round({w0[j], w1[j], w2[j], w3[j]}, key0, key1);
+                w0[j] = next.w0;
+                w1[j] = next.w1;
+                w2[j] = next.w2;
+                w3[j] = next.w3;
+            }
+            key0 += kPhiloxWeyl0;
+            key1 += kPhiloxWeyl1;
+        }
+        for (int64_t j = 0; j < kLanes; ++j) {
+            bits[4 * (base + j)] = w0[j];
+            bits[4 * (base + j) + 1] = w1[j];
+            bits[4 * (base + j) + 2] = w2[j];
+            bits[4 * (base + j) + 3] = w3[j];
+        }
+    }
+}
+
+AK_CLONES void uniform_init_tile(float* __restrict d, const uint32_t* __restrict bits, const float* __restrict x,
+                                 int64_t count, Bounds bounds) {
+    for (int64_t i = 0; i < count; ++i) {
+        d[i] = uniform_init(bits[i], x[i], bounds);
+    }
+}
+
+struct Arguments {
+    Loop loop;
+    Operand delta, x, out;
+    Bound epsilon, lower, upper;
+    const int64_t* sample_index;
+    int64_t sample_index_stride;
+    uint64_t seed, draw;
+    bool has_out;
+
+    bool per_sample() const {
+        return sample_index != nullptr || epsilon.per_sample() || lower.per_sample() || upper.per_sample();
+    }
+    bool per_channel() const { return epsilon.per_channel() || lower.per_channel() || upper.per_channel(); }
+    // The element's index in N, C, H, W order that its random number hangs on.
+    int64_t logical_index(int64_t element) const {
+        if (sample_index == nullptr) {
+            return element;
+        }
+        const int64_t sample = element / loop.sample_size;
+        return sample_index[sample * sample_index_stride] * loop.sample_size + element % loop.sample_size;
+    }
+};
+
+void init_range(const Arguments& a, int64_t begin, int64_t end) {
+    const Loop& loop = a.loop;
+    const int64_t sample_segment = a.per_sample() ? loop.sample_size : loop.numel;
+    const int64_t segment = a.per_channel() ? loop.spatial_size : sample_segment;
+    TileBuffer delta_buffer, x_buffer, out_buffer;
+    std::array<uint32_t, kBits> bits;
+    for_each_tile(begin, end, segment, kTile, [&](int64_t first, int64_t count) {
+        const int64_t sample = a.per_sample() ? first / loop.sample_size : 0;
+        const int64_t channel = a.per_channel() ? first / loop.spatial_size % loop.channels : 0;
+        const Bounds bounds{0.0f, a.epsilon.at(sample, channel), a.lower.at(sample, channel), a.upper.at(sample, channel)};
+        const int64_t index = a.logical_index(first);
+        const int64_t lane = index & 3;
+        philox_tile(bits.data(), static_cast<uint64_t>(index >> 2), (lane + count + 3) / 4, a.seed, a.draw);
+        const float* x = load(loop, a.x, first, count, x_buffer);
+        float* d = blank(a.delta, first, delta_buffer);
+        uniform_init_tile(d, bits.data() + lane, x, count, bounds);
+        store(loop, a.delta, first, count, d);
+        if (a.has_out) {
+            const float* stored = load(loop, a.delta, first, count, delta_buffer);
+            float* adversarial = blank(a.out, first, out_buffer);
+            add_tile(adversarial, x, stored, count);
+            store(loop, a.out, first, count, adversarial);
+        }
+    });
+}
+
+template <typename Given>
+void uniform_init_cpu(Tensor delta, Tensor x, Tensor state, Given epsilon, Given lower, Given upper,
+                      std::optional<Tensor> sample_index, std::optional<Tensor> out) {
+    check_image(kName, "x", x, x);
+    check_image(kName, "delta", delta, x);
+    check_vector(kName, "state", state, ScalarType::Long, 2, x);
+    if (sample_index) {
+        check_vector(kName, "sample_index", *sample_index, ScalarType::Long, sample_count(x), x);
+    }
+    if (out) {
+        check_image(kName, "out", *out, x);
+    }
+    int64_t* seed = static_cast<int64_t*>(state.data_ptr());
+    int64_t* draw = seed + state.stride(0);
+    const Loop loop = logical_loop(x);
+    const Arguments arguments{loop,
+                              operand(loop, delta),
+                              operand(loop, x),
+                              out ? operand(loop, *out) : Operand{},
+                              Bound(kName, "epsilon", epsilon, x),
+                              Bound(kName, "lower", lower, x),
+                              Bound(kName, "upper", upper, x),
+                              sample_index ? static_cast<const int64_t*>(sample_index->data_ptr()) : nullptr,
+                              sample_index ? sample_index->stride(0) : 0,
+                              static_cast<uint64_t>(*seed),
+                              static_cast<uint64_t>(*draw),
+                              out.has_value()};
+    torch::stable::parallel_for(0, loop.numel, kGrain,
+                                [&](int64_t begin, int64_t end) { init_range(arguments, begin, end); });
+    *draw += 1;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(advkernels, CPU, library) {
+    library.impl("uniform_init_.values", TORCH_BOX(&uniform_init_cpu<std::vector<double>>));
+    library.impl("uniform_init_.tensors", TORCH_BOX(&uniform_init_cpu<Tensor>));
+}
+
+}  // namespace advkernels

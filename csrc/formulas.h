@@ -1,0 +1,74 @@
+// The arithmetic of every operation, one element at a time, for host and device. No torch.
+// All of it is float32 with one rounding an operation: compile without contraction into fused multiply-adds.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define AK_FUNCTION __host__ __device__ __forceinline__
+#else
+#define AK_FUNCTION inline __attribute__((always_inline))
+#endif
+
+namespace advkernels {
+
+// The four bounds of one element, in the units of x.
+struct Bounds {
+    float alpha;
+    float epsilon;
+    float lower;
+    float upper;
+};
+
+// NaN in either argument gives NaN, as torch.minimum and torch.maximum.
+AK_FUNCTION float minimum(float a, float b) { return ((a < b) | (a != a)) ? a : b; }
+AK_FUNCTION float maximum(float a, float b) { return ((a > b) | (a != a)) ? a : b; }
+
+// sign(NaN) = 0, as torch.sign.
+AK_FUNCTION float sign(float g) { return static_cast<float>(static_cast<int>(g > 0.0f) - static_cast<int>(g < 0.0f)); }
+
+// Into the box [lower, upper] of x + d.
+AK_FUNCTION float project(float d, float x, float lower, float upper) {
+    return maximum(minimum(d, upper - x), lower - x);
+}
+
+AK_FUNCTION float sign_step(float d, float g, float x, Bounds b) {
+    const float moved = d + b.alpha * sign(g);
+    return project(maximum(minimum(moved, b.epsilon), -b.epsilon), x, b.lower, b.upper);
+}
+
+// U(-epsilon, epsilon) from 32 random bits, of which the upper 24 make u in [0, 1).
+AK_FUNCTION float uniform(uint32_t bits, float epsilon) {
+    const float u = static_cast<float>(static_cast<int32_t>(bits >> 8)) * 0x1p-24f;
+    return u * (2.0f * epsilon) - epsilon;
+}
+
+AK_FUNCTION float uniform_init(uint32_t bits, float x, Bounds b) {
+    return project(uniform(bits, b.epsilon), x, b.lower, b.upper);
+}
+
+struct SgdSettings {
+    float lr;
+    float inv_scale;
+    float momentum;
+    float undamped;  // 1 - dampening
+    float weight_decay;
+    bool scaled;
+    bool maximize;
+    bool nesterov;
+};
+
+// The gradient that the momentum sees.
+AK_FUNCTION float sgd_gradient(float w, float g, const SgdSettings& s) {
+    g = s.scaled ? g * s.inv_scale : g;
+    g = s.maximize ? -g : g;
+    return s.weight_decay != 0.0f ? g + s.weight_decay * w : g;
+}
+
+AK_FUNCTION float sgd_momentum(float buffer, float g, bool first, const SgdSettings& s) {
+    return first ? g : s.momentum * buffer + s.undamped * g;
+}
+
+AK_FUNCTION float sgd_weight(float w, float step, const SgdSettings& s) { return w - s.lr * step; }
+
+}  // namespace advkernels
