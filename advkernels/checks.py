@@ -127,7 +127,8 @@ def _table_shape(operation: str, name: str, bound: Tensor, x: Tensor) -> tuple[i
         return 1, channels
     if len(shape) == x.dim() and shape[0] in (1, samples) and shape[1:] in ((1, *trailing), (channels, *trailing)):
         return shape[0], (shape[1] if x.dim() > 1 else 1)
-    forms = f"({channels},) or {(channels, *trailing)} per channel, {(samples, 1, *trailing)} per sample"
+    per_channel = f"({channels},) or {(channels, *trailing)} per channel, {(samples, 1, *trailing)} per sample"
+    forms = per_channel if x.dim() > 1 else "one element"
     raise ValueError(wrong(operation, name, forms, shape))
 
 

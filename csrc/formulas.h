@@ -20,9 +20,15 @@ struct Bounds {
     float upper;
 };
 
-// NaN in either argument gives NaN, as torch.minimum and torch.maximum.
-AK_FUNCTION float minimum(float a, float b) { return ((a < b) | (a != a)) ? a : b; }
-AK_FUNCTION float maximum(float a, float b) { return ((a > b) | (a != a)) ? a : b; }
+// NaN in either argument gives NaN, as torch.minimum and torch.maximum. Two selects, which compilers vectorise.
+AK_FUNCTION float minimum(float a, float b) {
+    const float m = b < a ? b : a;
+    return b == b ? m : b;
+}
+AK_FUNCTION float maximum(float a, float b) {
+    const float m = b > a ? b : a;
+    return b == b ? m : b;
+}
 
 // sign(NaN) = 0, as torch.sign.
 AK_FUNCTION float sign(float g) { return static_cast<float>(static_cast<int>(g > 0.0f) - static_cast<int>(g < 0.0f)); }
@@ -67,6 +73,12 @@ AK_FUNCTION float sgd_gradient(float w, float g, const SgdSettings& s) {
 
 AK_FUNCTION float sgd_momentum(float buffer, float g, bool first, const SgdSettings& s) {
     return first ? g : s.momentum * buffer + s.undamped * g;
+}
+
+// The direction of the step: a template, since a branch on nesterov keeps compilers from vectorising the loop.
+template <bool nesterov>
+AK_FUNCTION float sgd_direction(float g, float buffer, const SgdSettings& s) {
+    return nesterov ? g + s.momentum * buffer : buffer;
 }
 
 AK_FUNCTION float sgd_weight(float w, float step, const SgdSettings& s) { return w - s.lr * step; }

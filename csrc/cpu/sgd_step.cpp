@@ -15,13 +15,21 @@ AK_CLONES void sgd_tile(float* __restrict w, const float* __restrict g, int64_t 
     }
 }
 
-AK_CLONES void sgd_momentum_tile(float* __restrict w, float* __restrict buffer, const float* __restrict g, int64_t count,
-                                 bool first, SgdSettings s) {
+template <bool nesterov>
+AK_FUNCTION void momentum_loop(float* __restrict w, float* __restrict buffer, const float* __restrict g, int64_t count,
+                               bool first, const SgdSettings& s) {
     for (int64_t i = 0; i < count; ++i) {
         const float gradient = sgd_gradient(w[i], g[i], s);
-        const float moved = sgd_momentum(buffer[i], gradient, first, s);
-        buffer[i] = moved;
-        w[i] = sgd_weight(w[i], s.nesterov ? gradient + s.momentum * moved : moved, s);
+        buffer[i] = sgd_momentum(buffer[i], gradient, first, s);
+        w[i] = sgd_weight(w[i], sgd_direction<nesterov>(gradient, buffer[i], s), s);
+    }
+}
+
+AK_CLONES void sgd_momentum_tile(float* w, float* buffer, const float* g, int64_t count, bool first, SgdSettings s) {
+    if (s.nesterov) {
+        momentum_loop<true>(w, buffer, g, count, first, s);
+    } else {
+        momentum_loop<false>(w, buffer, g, count, first, s);
     }
 }
 

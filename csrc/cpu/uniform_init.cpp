@@ -9,38 +9,15 @@ namespace advkernels {
 namespace {
 
 constexpr const char* kName = "uniform_init_";
-constexpr int64_t kLanes = 16;  // groups computed side by side
-// A tile that starts inside a group touches one group more, rounded up to whole lanes.
-constexpr int64_t kBits = (kTile / 4 + 1 + kLanes) * 4;
+constexpr int64_t kBits = kTile + 8;  // a tile that starts inside a group ends inside one
 
 AK_CLONES void philox_tile(uint32_t* __restrict bits, uint64_t first_group, int64_t groups, uint64_t seed, uint64_t draw) {
-    for (int64_t base = 0; base < groups; base += kLanes) {
-        uint32_t w0[kLanes], w1[kLanes], w2[kLanes], w3[kLanes];
-        for (int64_t j = 0; j < kLanes; ++j) {
-            const Philox4 counter = philox_counter(first_group + static_cast<uint64_t>(base + j), draw);
-            w0[j] = counter.w0;
-            w1[j] = counter.w1;
-            w2[j] = counter.w2;
-            w3[j] = counter.w3;
-        }
-        uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
-        for (int round = 0; round < kPhiloxRounds; ++round) {
-            for (int64_t j = 0; j < kLanes; ++j) {
-                const Philox4 next = philox_round({w0[j], w1[j], w2[j], w3[j]}, key0, key1);
-                w0[j] = next.w0;
-                w1[j] = next.w1;
-                w2[j] = next.w2;
-                w3[j] = next.w3;
-            }
-            key0 += kPhiloxWeyl0;
-            key1 += kPhiloxWeyl1;
-        }
-        for (int64_t j = 0; j < kLanes; ++j) {
-            bits[4 * (base + j)] = w0[j];
-            bits[4 * (base + j) + 1] = w1[j];
-            bits[4 * (base + j) + 2] = w2[j];
-            bits[4 * (base + j) + 3] = w3[j];
-        }
+    for (int64_t i = 0; i < groups; ++i) {
+        const Philox4 words = philox_group(first_group + static_cast<uint64_t>(i), seed, draw);
+        bits[4 * i] = words.w0;
+        bits[4 * i + 1] = words.w1;
+        bits[4 * i + 2] = words.w2;
+        bits[4 * i + 3] = words.w3;
     }
 }
 
