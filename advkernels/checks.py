@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -144,8 +145,8 @@ def _ordered(tensor: Tensor) -> bool:
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """First byte and the one behind the last, as addresses."""
-    if tensor.numel() == 0:
+    """First byte and the one behind the last, as addresses; nothing where there is no memory (meta, fake)."""
+    if tensor.numel() == 0 or isinstance(tensor, FakeTensor) or tensor.data_ptr() == 0:
         return 0, 0
     last = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
     start = tensor.data_ptr()

@@ -50,6 +50,7 @@ def sign_step_(
     checks.per_sample(name, "mask", mask, x, torch.bool)
     overload, bounds = checks.bounds(name, x, alpha=alpha, epsilon=epsilon, lower=lower, upper=upper)
     pick(f"{name}.{overload}", x.device)(delta, grad, x, *bounds, mask, out)
+    _mark_written(delta, out)
     return delta
 
 
@@ -107,6 +108,7 @@ def uniform_init_(
         raise ValueError(checks.wrong(name, "rng", f"device {x.device}", rng.tensor.device))
     overload, bounds = checks.bounds(name, x, epsilon=epsilon, lower=lower, upper=upper)
     pick(f"{name}.{overload}", x.device)(delta, x, rng.tensor, *bounds, sample_index, out)
+    _mark_written(delta, out)
     return delta
 
 
@@ -136,3 +138,9 @@ def _check_images(name: str, written: dict[str, Tensor | None], read: dict[str, 
         if tensor is not None:
             checks.writable(name, argument, tensor)
     checks.disjoint(name, written, read)
+
+
+def _mark_written(*tensors: Tensor | None) -> None:
+    """Advance the version counters, so that autograd notices a saved tensor that was overwritten."""
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version([tensor for tensor in tensors if tensor is not None])

@@ -64,6 +64,15 @@ class MasterSGD(torch.optim.Optimizer):
                 del self.param_groups[-1]
                 raise TypeError(checks.wrong("MasterSGD", "params", "float32, bfloat16 or float16", param.dtype))
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch.optim.Optimizer's, but masters and momenta keep their own dtype, not the parameter's."""
+        super().load_state_dict(state_dict)
+        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
+        params = [param for group in self.param_groups for param in group["params"]]
+        for index, param in zip(saved, params, strict=True):
+            for name, value in state_dict["state"].get(index, {}).items():
+                self.state[param][name] = value.detach().to(param.device, copy=True)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns the closure's loss, if one is given."""
@@ -96,6 +105,7 @@ class MasterSGD(torch.optim.Optimizer):
             group["nesterov"],
             group["maximize"],
         )
+        torch.autograd.graph.increment_version(params)
 
     def _state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         state = self.state[param]

@@ -1,0 +1,128 @@
+"""Bad input: an error that names operation, argument, wanted and got, and nothing written."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import advkernels as ak
+
+SHAPE = (4, 3, 8, 8)
+
+
+def good(device: str) -> dict:
+    """Arguments that sign_step_ takes."""
+    return {
+        "delta": torch.full(SHAPE, 0.01, device=device),
+        "grad": torch.ones(SHAPE, device=device),
+        "x": torch.full(SHAPE, 0.5, device=device),
+        "alpha": 0.1,
+        "epsilon": 0.2,
+    }
+
+
+def other_device(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor, device="meta")
+
+
+def overlapping_windows() -> dict:
+    buffer = torch.zeros(4, 3, 8, 9)
+    return {"delta": buffer[..., :-1], "x": buffer[..., 1:]}
+
+
+BAD: list[tuple[str, Callable[[dict], dict], type[Exception], str]] = [
+    ("shape", lambda a: {"grad": a["grad"][:2]}, ValueError, r"grad: wanted shape \(4, 3, 8, 8\), got \(2, 3"),
+    ("broadcast", lambda a: {"delta": a["delta"][:1]}, ValueError, "sign_step_: delta: wanted shape"),
+    ("dtype", lambda a: {"x": a["x"].double()}, TypeError, "sign_step_: x: wanted float32.*got torch.float64"),
+    ("integer", lambda a: {"delta": a["delta"].int()}, TypeError, "sign_step_: delta: wanted float32.*int32"),
+    ("sparse", lambda a: {"grad": a["grad"].to_sparse()}, TypeError, "sign_step_: grad: wanted a dense"),
+    ("not a tensor", lambda a: {"x": 0.5}, TypeError, "sign_step_: x: wanted a tensor, got float"),
+    ("device", lambda a: {"grad": other_device(a["grad"])}, ValueError, "sign_step_: grad: wanted device"),
+    ("negative epsilon", lambda a: {"epsilon": -0.1}, ValueError, "sign_step_: epsilon: wanted a radius.*-0.1"),
+    ("negative channel", lambda a: {"epsilon": (0.1, -0.1, 0.1)}, ValueError, "sign_step_: epsilon: wanted a radius"),
+    ("NaN epsilon", lambda a: {"epsilon": float("nan")}, ValueError, "sign_step_: epsilon: wanted a number"),
+    ("infinite alpha", lambda a: {"alpha": float("inf")}, ValueError, "sign_step_: alpha: wanted a finite"),
+    ("channels", lambda a: {"alpha": (0.1, 0.2)}, ValueError, "sign_step_: alpha: wanted 1 or 3 floats"),
+    ("text", lambda a: {"alpha": None}, TypeError, "sign_step_: alpha: wanted a float.*NoneType"),
+    ("bare per-sample", lambda a: {"epsilon": a["x"].new_ones(4)}, ValueError, r"epsilon: wanted \(3,\).*got \(4,\)"),
+    ("whole image", lambda a: {"epsilon": a["x"].clone()}, ValueError, "epsilon: wanted .* per sample"),
+    ("integer bound", lambda a: {"epsilon": a["x"].new_ones(3).int()}, TypeError, "epsilon: wanted a floating-point"),
+    ("bound device", lambda a: {"epsilon": other_device(a["x"].new_ones(3))}, ValueError, "epsilon: wanted device"),
+    ("mask dtype", lambda a: {"mask": a["x"].new_ones(4)}, TypeError, "mask: wanted a torch.bool"),
+    ("mask shape", lambda a: {"mask": a["x"].new_ones(3).bool()}, ValueError, r"mask: wanted shape \(4,\)"),
+    ("out shape", lambda a: {"out": a["x"].new_ones(4, 3, 8, 7)}, ValueError, "out: wanted shape"),
+    ("leaf", lambda a: {"delta": a["delta"].requires_grad_()}, ValueError, "delta: wanted .*a leaf that requires grad"),
+    ("not a leaf", lambda a: {"delta": a["delta"].requires_grad_() * 2}, ValueError, "delta: wanted .*requires grad"),
+    ("delta is grad", lambda a: {"grad": a["delta"]}, ValueError, "delta: wanted memory of its own, .* with grad"),
+    ("out is x", lambda a: {"out": a["x"]}, ValueError, "out: wanted memory of its own, .* with x"),
+    ("out is delta", lambda a: {"out": a["delta"]}, ValueError, "out: wanted memory of its own, .* with delta"),
+    ("windows", lambda a: {k: v.to(a["x"].device) for k, v in overlapping_windows().items()}, ValueError, "memory"),
+    ("expanded", lambda a: {"delta": a["x"].new_zeros(1, 3, 8, 8).expand(SHAPE)}, ValueError, "overlaps itself"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "error", "message"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_sign_step_refuses(change: Callable, error: type[Exception], message: str, device: str, backend: str) -> None:
+    arguments = good(device)
+    if message == "memory" and device == "cuda":
+        pytest.skip("the windows are cut from one CPU buffer")
+    arguments |= change(arguments)
+    written = {name: arguments[name] for name in ("delta", "out") if isinstance(arguments.get(name), torch.Tensor)}
+    before = {name: tensor.detach().clone() for name, tensor in written.items()}
+    with pytest.raises(error, match=message):
+        ak.sign_step_(**arguments)
+    for name, tensor in written.items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_disjoint_parts_of_one_buffer_are_fine(device: str, backend: str) -> None:
+    buffer = torch.full((4, 6, 8, 8), 0.5, device=device)
+    delta, x = buffer[:, :3], buffer[:, 3:]
+    ak.sign_step_(delta, torch.ones(SHAPE, device=device), x, 0.1, 0.7)
+    assert torch.equal(delta, torch.minimum(torch.full_like(x, 0.5) + 0.1, 1.0 - x))
+    assert torch.equal(x, torch.full_like(x, 0.5))
+
+
+def test_leaf_is_fine_without_grad_mode(device: str, backend: str) -> None:
+    delta = torch.zeros(SHAPE, device=device, requires_grad=True)
+    with torch.no_grad():
+        ak.sign_step_(delta, torch.ones(SHAPE, device=device), torch.full(SHAPE, 0.5, device=device), 0.1, 0.2)
+    assert torch.equal(delta.detach(), torch.full(SHAPE, 0.1, device=device))
+
+
+def test_uniform_init_refuses(device: str, backend: str) -> None:
+    x = torch.rand(SHAPE, device=device)
+    rng = ak.PhiloxState(0, device)
+    with pytest.raises(TypeError, match="uniform_init_: rng: wanted a PhiloxState, got int"):
+        ak.uniform_init(x, 0.1, rng=0)
+    with pytest.raises(ValueError, match="uniform_init_: rng: wanted device"):
+        ak.uniform_init(other_device(x), 0.1, rng=rng)
+    with pytest.raises(TypeError, match=r"sample_index: wanted a torch\.int64"):
+        ak.uniform_init(x, 0.1, rng=rng, sample_index=torch.arange(4, device=device).int())
+    with pytest.raises(ValueError, match=r"sample_index: wanted shape \(4,\)"):
+        ak.uniform_init(x, 0.1, rng=rng, sample_index=torch.arange(3, device=device))
+    with pytest.raises(ValueError, match="epsilon: wanted a radius"):
+        ak.uniform_init(x, -0.1, rng=rng)
+    with pytest.raises(ValueError, match="memory of its own"):
+        ak.uniform_init_(x, x, 0.1, rng=rng)
+    assert rng.draw == 0
+
+
+def test_native_operators_refuse_what_would_break_memory() -> None:
+    """Called without the facade, the native operators still check shapes, dtypes and tables."""
+    if "cpu" not in ak.dispatch.native.DEVICES:
+        pytest.skip(ak.dispatch.native.REASON)
+    x, op = torch.zeros(SHAPE), torch.ops.advkernels.sign_step_
+    bounds = ([0.1], [0.1], [0.0], [1.0])
+    with pytest.raises(RuntimeError, match=r"sign_step_: grad: wanted shape \(4, 3, 8, 8\), got \(1, 3, 8, 8\)"):
+        op.values(x.clone(), x[:1], x, *bounds)
+    with pytest.raises(RuntimeError, match="sign_step_: delta: wanted float32"):
+        op.values(x.double(), x, x, *bounds)
+    with pytest.raises(RuntimeError, match="sign_step_: alpha: wanted 1 or 3 floats"):
+        op.values(x.clone(), x, x, [0.1, 0.2], *bounds[1:])
+    with pytest.raises(RuntimeError, match="sign_step_: mask: wanted"):
+        op.values(x.clone(), x, x, *bounds, torch.ones(3, dtype=torch.bool))
+    with pytest.raises(RuntimeError, match="sign_step_: alpha: wanted a table"):
+        op.tensors(x.clone(), x, x, torch.ones(2, 3), *[torch.ones(1, 1)] * 3)
+    with pytest.raises(RuntimeError, match="uniform_init_: state: wanted shape"):
+        torch.ops.advkernels.uniform_init_.values(x.clone(), x, torch.zeros(3, dtype=torch.int64), *bounds[1:])

@@ -1,0 +1,91 @@
+"""The operators as PyTorch sees them: opcheck, torch.compile, versions, meta tensors."""
+
+import pytest
+import torch
+
+import advkernels as ak
+from advkernels.schemas import SCHEMAS
+
+SHAPE = (3, 3, 5, 5)
+
+
+def arguments(name: str, device: str) -> tuple:
+    """Example arguments of an operator."""
+    x = torch.rand(SHAPE, device=device)
+    delta, grad, out = torch.zeros_like(x), torch.randn_like(x), torch.empty_like(x)
+    values = {"values": lambda v: [v], "tensors": lambda v: torch.full((1, 3), v, device=device)}
+    operator, _, overload = name.partition(".")
+    if operator == "sign_step_":
+        mask = torch.tensor([True, False, True], device=device)
+        return delta, grad, x, *map(values[overload], (0.1, 0.2, 0.0, 1.0)), mask, out
+    if operator == "uniform_init_":
+        index = torch.arange(3, device=device)
+        return delta, x, ak.PhiloxState(0, device).tensor, *map(values[overload], (0.2, 0.0, 1.0)), index, out
+    params = [torch.randn(7, device=device, dtype=torch.bfloat16), torch.randn(3, 2, device=device)]
+    return (
+        params,
+        [torch.randn_like(p) for p in params],
+        [params[0].float(), torch.empty(0, device=device)],
+        [torch.zeros_like(p, dtype=torch.float32) for p in params],
+        [torch.zeros((), dtype=torch.int64, device=device) for _ in params],
+        torch.tensor(0.1, device=device),
+        torch.tensor(0.5, device=device),
+        torch.tensor(0.0, device=device),
+        0.9, 0.0, 5e-4, True, False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_opcheck(name: str, device: str) -> None:
+    packet, _, overload = name.partition(".")
+    operator = getattr(getattr(torch.ops.advkernels, packet), overload or "default")
+    torch.library.opcheck(operator, arguments(name, device))
+
+
+def fgsm_step(grad: torch.Tensor, x: torch.Tensor, rng: ak.PhiloxState) -> tuple[torch.Tensor, torch.Tensor]:
+    adversarial = torch.empty_like(x)
+    delta = ak.uniform_init(x, (0.1, 0.2, 0.3), rng=rng)
+    ak.sign_step_(delta, grad, x, 0.1, 0.2, out=adversarial)
+    return delta, adversarial * 2
+
+
+def test_compile_fullgraph(device: str, backend: str) -> None:
+    grad, x = torch.randn(SHAPE, device=device), torch.rand(SHAPE, device=device)
+    torch.compiler.reset()
+    compiled = torch.compile(fgsm_step, fullgraph=True)
+    rngs = [ak.PhiloxState(1, device) for _ in range(2)]
+    for draw in range(2):
+        expected, got = fgsm_step(grad, x, rngs[0]), compiled(grad, x, rngs[1])
+        # The compiler may contract u * (2 eps) - eps of the reference into a fused multiply-add: one float32 rounding.
+        tolerance = 2.0**-24 if backend == "reference" else 0.0
+        for one, other in zip(expected, got, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=2 * tolerance)
+        assert rngs[1].draw == draw + 1
+
+
+def test_compile_with_tensor_bounds(device: str, backend: str) -> None:
+    def step(delta: torch.Tensor, grad: torch.Tensor, x: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
+        return ak.sign_step(delta, grad, x, 0.1, epsilon)
+
+    torch.compiler.reset()
+    tensors = [torch.zeros(SHAPE, device=device), torch.randn(SHAPE, device=device), torch.rand(SHAPE, device=device)]
+    epsilon = torch.tensor([0.05, 0.1, 0.2], device=device)
+    compiled = torch.compile(step, fullgraph=True)
+    assert torch.equal(step(*tensors, epsilon), compiled(*tensors, epsilon))
+
+
+def test_meta_tensors_run_without_data() -> None:
+    x = torch.empty(SHAPE, device="meta", dtype=torch.float16)
+    delta = ak.uniform_init(x, 0.1, rng=ak.PhiloxState(0, "meta"))
+    assert delta.is_meta
+    assert ak.sign_step(delta, x.clone(), x, 0.1, 0.2).dtype == torch.float16
+
+
+def test_saved_tensor_that_was_stepped_is_noticed(device: str, backend: str) -> None:
+    """autograd's version counter sees the in-place write, as for every in-place operation of PyTorch."""
+    weight = torch.ones(SHAPE, device=device, requires_grad=True)
+    delta, x = torch.rand(SHAPE, device=device), torch.rand(SHAPE, device=device)
+    product = (weight * delta).sum()
+    ak.sign_step_(delta, x.clone(), x, 0.1, 0.2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()

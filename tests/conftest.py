@@ -1,0 +1,36 @@
+"""Every test that names `device` or `backend` runs on each device of the machine, on each backend that runs there."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import advkernels as ak
+from advkernels import dispatch
+
+CPU = ["reference", "native"]
+CUDA = ["reference", "native", "triton"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        pairs = [("cpu", name) for name in CPU]
+        pairs += [pytest.param("cuda", name, marks=pytest.mark.gpu) for name in CUDA]
+        metafunc.parametrize(("device", "backend"), pairs, indirect=["backend"])
+    elif "device" in metafunc.fixturenames:
+        metafunc.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, device: str) -> Iterator[str]:
+    """The backend of the whole test."""
+    reason = dispatch.why_missing(request.param, device)
+    if reason is not None:
+        pytest.skip(f"{request.param} on {device}: {reason}")
+    with ak.backend(request.param):
+        yield request.param
