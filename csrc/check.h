@@ -38,31 +38,34 @@ inline void check_image(const char* operation, const char* argument, const Tenso
                     ": ", argument, ": wanted float32, bfloat16 or float16, got another dtype");
     STD_TORCH_CHECK(same_shape(tensor, like), operation, ": ", argument, ": wanted shape ", shape_text(like), ", got ",
                     shape_text(tensor));
-    STD_TORCH_CHECK(tensor.device() == like.device(), operation, ": ", argument, ": wanted the device of x, got another");
+    STD_TORCH_CHECK(tensor.device() == like.device(), operation, ": ", argument,
+                    ": wanted the device of x, got another");
 }
 
-inline void check_vector(const char* operation, const char* argument, const Tensor& tensor, ScalarType type, int64_t size,
-                         const Tensor& like) {
+inline void check_vector(const char* operation, const char* argument, const Tensor& tensor, ScalarType type,
+                         int64_t size, const Tensor& like) {
     STD_TORCH_CHECK(tensor.scalar_type() == type, operation, ": ", argument, ": wanted another dtype");
     STD_TORCH_CHECK(tensor.dim() == 1 && tensor.numel() == size, operation, ": ", argument, ": wanted shape (", size,
                     ",), got ", shape_text(tensor));
-    STD_TORCH_CHECK(tensor.device() == like.device(), operation, ": ", argument, ": wanted the device of x, got another");
+    STD_TORCH_CHECK(tensor.device() == like.device(), operation, ": ", argument,
+                    ": wanted the device of x, got another");
 }
 
-inline void check_values(const char* operation, const char* argument, const std::vector<double>& values, int64_t channels) {
+inline void check_values(const char* operation, const char* argument, const std::vector<double>& values,
+                         int64_t channels) {
     const int64_t size = static_cast<int64_t>(values.size());
     STD_TORCH_CHECK(size == 1 || size == channels, operation, ": ", argument, ": wanted 1 or ", channels,
                     " floats, one a channel, got ", size);
 }
 
-inline void check_table(const char* operation, const char* argument, const Tensor& table, int64_t samples, int64_t channels,
-                        const Tensor& like) {
+inline void check_table(const char* operation, const char* argument, const Tensor& table, int64_t samples,
+                        int64_t channels, const Tensor& like) {
     STD_TORCH_CHECK(table.dim() == 2 && (table.size(0) == 1 || table.size(0) == samples) &&
                         (table.size(1) == 1 || table.size(1) == channels),
                     operation, ": ", argument, ": wanted a table (", samples, " or 1, ", channels, " or 1), got ",
                     shape_text(table));
-    STD_TORCH_CHECK(table.scalar_type() == ScalarType::Float && table.device() == like.device(), operation, ": ", argument,
-                    ": wanted float32 on the device of x, got another dtype or device");
+    STD_TORCH_CHECK(table.scalar_type() == ScalarType::Float && table.device() == like.device(), operation, ": ",
+                    argument, ": wanted float32 on the device of x, got another dtype or device");
 }
 
 }  // namespace advkernels

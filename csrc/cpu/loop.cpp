@@ -179,7 +179,10 @@ AK_CLONES void add_tile(float* __restrict out, const float* x, const float* d, i
 }
 
 Bound::Bound(const char* operation, const char* argument, const std::vector<double>& values, const Tensor& x)
-    : values_(values.begin(), values.end()), data_(values_.data()), sample_stride_(0), channel_stride_(values.size() > 1) {
+    : values_(values.begin(), values.end()),
+      data_(values_.data()),
+      sample_stride_(0),
+      channel_stride_(values.size() > 1) {
     check_values(operation, argument, values, channel_count(x));
 }
 

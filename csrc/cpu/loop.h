@@ -64,7 +64,9 @@ class Bound {
   public:
     Bound(const char* operation, const char* argument, const std::vector<double>& values, const Tensor& x);
     Bound(const char* operation, const char* argument, const Tensor& table, const Tensor& x);
-    float at(int64_t sample, int64_t channel) const { return data_[sample * sample_stride_ + channel * channel_stride_]; }
+    float at(int64_t sample, int64_t channel) const {
+        return data_[sample * sample_stride_ + channel * channel_stride_];
+    }
     bool per_sample() const { return sample_stride_ != 0; }
     bool per_channel() const { return channel_stride_ != 0; }
 

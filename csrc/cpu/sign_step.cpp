@@ -43,7 +43,8 @@ struct Arguments {
                 upper.at(sample, channel)};
     }
     bool per_sample() const {
-        return mask != nullptr || alpha.per_sample() || epsilon.per_sample() || lower.per_sample() || upper.per_sample();
+        return mask != nullptr || alpha.per_sample() || epsilon.per_sample() || lower.per_sample() ||
+               upper.per_sample();
     }
     bool per_channel() const {
         return alpha.per_channel() || epsilon.per_channel() || lower.per_channel() || upper.per_channel();

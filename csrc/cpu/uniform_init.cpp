@@ -11,7 +11,8 @@ namespace {
 constexpr const char* kName = "uniform_init_";
 constexpr int64_t kBits = kTile + 8;  // a tile that starts inside a group ends inside one
 
-AK_CLONES void philox_tile(uint32_t* __restrict bits, uint64_t first_group, int64_t groups, uint64_t seed, uint64_t draw) {
+AK_CLONES void philox_tile(uint32_t* __restrict bits, uint64_t first_group, int64_t groups, uint64_t seed,
+                           uint64_t draw) {
     for (int64_t i = 0; i < groups; ++i) {
         const Philox4 words = philox_group(first_group + static_cast<uint64_t>(i), seed, draw);
         bits[4 * i] = words.w0;
@@ -60,7 +61,8 @@ void init_range(const Arguments& a, int64_t begin, int64_t end) {
     for_each_tile(begin, end, segment, kTile, [&](int64_t first, int64_t count) {
         const int64_t sample = a.per_sample() ? first / loop.sample_size : 0;
         const int64_t channel = a.per_channel() ? first / loop.spatial_size % loop.channels : 0;
-        const Bounds bounds{0.0f, a.epsilon.at(sample, channel), a.lower.at(sample, channel), a.upper.at(sample, channel)};
+        const Bounds bounds{0.0f, a.epsilon.at(sample, channel), a.lower.at(sample, channel),
+                            a.upper.at(sample, channel)};
         const int64_t index = a.logical_index(first);
         const int64_t lane = index & 3;
         philox_tile(bits.data(), static_cast<uint64_t>(index >> 2), (lane + count + 3) / 4, a.seed, a.draw);

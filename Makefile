@@ -1,0 +1,33 @@
+# The set-up is made on demand in .venv; it needs python3 (3.10 or later), a C++ compiler and make.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := setup.py pyproject.toml advkernels/env.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
+
+.PHONY: demo test lint bench gpu format clean
+
+demo: .venv/installed
+	$(BIN)/freefast compare --preset demo
+
+test: .venv/installed
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.* csrc/*/*.*)
+
+format: .venv/installed
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/clang-format -i $(wildcard csrc/*.* csrc/*/*.*)
+
+bench: .venv/installed
+	$(BIN)/pytest benchmarks -p no:randomly --benchmark-columns=min,median,iqr,rounds
+
+gpu:
+	$(PYTHON) benchmarks/gpu.py $(GPU_OPTIONS)
+
+clean:
+	rm -rf .venv build *.egg-info advkernels/*.so advkernels/not_built.txt
+
+.venv/installed: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "torch>=2.11" torchvision "setuptools>=77" wheel pybind11 ninja
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
+	touch $@
