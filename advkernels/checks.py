@@ -15,20 +15,39 @@ def wrong(operation: str, argument: str, wanted: str, got: object) -> str:
     return f"{operation}: {argument}: wanted {wanted}, got {got}"
 
 
-def image(operation: str, argument: str, tensor: Tensor, like: Tensor | None = None) -> None:
-    """A floating-point tensor of a supported dtype, of the shape and device of `like`."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(wrong(operation, argument, "a tensor", type(tensor).__name__))
+def images(operation: str, x: Tensor, read: dict[str, Tensor], written: dict[str, Tensor | None]) -> None:
+    """Tensors of a supported dtype, of x's shape and device; the written ones writable, in memory of their own.
+
+    Every call of an operation passes here: it is written for speed.
+    """
+    present = [("x", x), *read.items(), *((name, tensor) for name, tensor in written.items() if tensor is not None)]
+    for argument, tensor in present:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(wrong(operation, argument, "a tensor", type(tensor).__name__))
+        if tensor.dtype not in DTYPES or tensor.layout is not torch.strided:
+            dense(operation, argument, tensor)
+        if tensor is not x:
+            like(operation, argument, tensor, x)
+    for argument, tensor in present[1 + len(read) :]:
+        writable(operation, argument, tensor)
+    if not torch.compiler.is_compiling():
+        _disjoint(operation, present, len(read) + 1)
+
+
+def dense(operation: str, argument: str, tensor: Tensor) -> None:
+    """A dense floating-point tensor of a supported dtype."""
     if tensor.dtype not in DTYPES:
         raise TypeError(wrong(operation, argument, "float32, bfloat16 or float16", tensor.dtype))
-    if tensor.layout != torch.strided:
+    if tensor.layout is not torch.strided:
         raise TypeError(wrong(operation, argument, "a dense (strided) tensor", tensor.layout))
-    if like is None:
-        return
-    if tensor.shape != like.shape:
-        raise ValueError(wrong(operation, argument, f"shape {tuple(like.shape)}", tuple(tensor.shape)))
-    if tensor.device != like.device:
-        raise ValueError(wrong(operation, argument, f"device {like.device}", tensor.device))
+
+
+def like(operation: str, argument: str, tensor: Tensor, other: Tensor) -> None:
+    """A tensor of the other's shape and device."""
+    if tensor.shape != other.shape:
+        raise ValueError(wrong(operation, argument, f"shape {tuple(other.shape)}", tuple(tensor.shape)))
+    if tensor.device != other.device:
+        raise ValueError(wrong(operation, argument, f"device {other.device}", tensor.device))
 
 
 def per_sample(operation: str, argument: str, tensor: Tensor | None, x: Tensor, dtype: torch.dtype) -> None:
@@ -49,22 +68,21 @@ def writable(operation: str, argument: str, tensor: Tensor) -> None:
     if tensor.requires_grad and torch.is_grad_enabled():
         kind = "a leaf that requires grad" if tensor.is_leaf else "a tensor that requires grad"
         raise ValueError(wrong(operation, argument, "a tensor written under torch.no_grad() or detached", kind))
-    if not _ordered(tensor) and not torch.compiler.is_compiling() and _overlaps_itself(tensor):
+    if tensor.is_contiguous() or torch.compiler.is_compiling():
+        return
+    if not _ordered(tensor) and _overlaps_itself(tensor):
         raise ValueError(wrong(operation, argument, "one place in memory an element", "a tensor that overlaps itself"))
 
 
-def disjoint(operation: str, written: dict[str, Tensor | None], read: dict[str, Tensor | None]) -> None:
-    """No written tensor shares memory with another one, written or read."""
-    if torch.compiler.is_compiling():
-        return
-    others = [(name, tensor) for name, tensor in read.items() if tensor is not None]
-    for name, tensor in written.items():
-        if tensor is None:
-            continue
-        for other_name, other in others:
-            if _overlap(tensor, other):
-                raise ValueError(wrong(operation, name, "memory of its own", f"memory shared with {other_name}"))
-        others.append((name, tensor))
+def _disjoint(operation: str, present: list[tuple[str, Tensor]], first_written: int) -> None:
+    """No tensor from first_written on shares memory with one before it."""
+    spans = [_span(tensor) for _, tensor in present]
+    for i in range(first_written, len(present)):
+        start, end = spans[i]
+        for j in range(i):
+            if start < spans[j][1] and spans[j][0] < end and _overlap(present[i][1], present[j][1]):
+                got = f"memory shared with {present[j][0]}"
+                raise ValueError(wrong(operation, present[i][0], "memory of its own", got))
 
 
 def bounds(operation: str, x: Tensor, **given: float | Sequence[float] | Tensor) -> tuple[str, list]:
@@ -79,6 +97,8 @@ def _channels(x: Tensor) -> int:
 
 
 def _values(operation: str, name: str, bound: float | Sequence[float], x: Tensor) -> list[float]:
+    if isinstance(bound, float) and 0.0 <= bound < math.inf:
+        return [bound]
     if isinstance(bound, (int, float)):
         values = [float(bound)]
     else:
@@ -146,17 +166,18 @@ def _ordered(tensor: Tensor) -> bool:
 
 def _span(tensor: Tensor) -> tuple[int, int]:
     """First byte and the one behind the last, as addresses; nothing where there is no memory (meta, fake)."""
-    if tensor.numel() == 0 or isinstance(tensor, FakeTensor) or tensor.data_ptr() == 0:
+    if isinstance(tensor, FakeTensor):
         return 0, 0
-    last = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
     start = tensor.data_ptr()
+    if start == 0 or tensor.is_contiguous():
+        return start, start + tensor.nbytes if start else 0
+    last = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
     return start, start + (last + 1) * tensor.element_size()
 
 
 def _overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors whose spans meet have a byte in common."""
     (start, end), (other_start, other_end) = _span(one), _span(other)
-    if one.device != other.device or end <= other_start or other_end <= start:
-        return False
     base, limit = min(start, other_start), max(end, other_end)
     return bool((_touched(one, base, limit) & _touched(other, base, limit)).any())
 

@@ -46,7 +46,7 @@ def sign_step_(
     Source: Madry et al. 2017, "Towards deep learning models resistant to adversarial attacks", section 2.1.
     """
     name = "sign_step_"
-    _check_images(name, {"delta": delta, "out": out}, {"x": x, "grad": grad})
+    checks.images(name, x, {"grad": grad}, {"delta": delta, "out": out})
     checks.per_sample(name, "mask", mask, x, torch.bool)
     overload, bounds = checks.bounds(name, x, alpha=alpha, epsilon=epsilon, lower=lower, upper=upper)
     pick(f"{name}.{overload}", x.device)(delta, grad, x, *bounds, mask, out)
@@ -67,7 +67,7 @@ def sign_step(
     out: Tensor | None = None,
 ) -> Tensor:
     """`sign_step_` out of place: delta stays as it is and the stepped perturbation is returned."""
-    checks.image("sign_step", "delta", delta)
+    checks.dense("sign_step", "delta", delta)
     return sign_step_(delta.detach().clone(), grad, x, alpha, epsilon, lower, upper, mask=mask, out=out)
 
 
@@ -102,7 +102,7 @@ def uniform_init_(
     name = "uniform_init_"
     if not isinstance(rng, PhiloxState):
         raise TypeError(checks.wrong(name, "rng", "a PhiloxState", type(rng).__name__))
-    _check_images(name, {"delta": delta, "out": out}, {"x": x})
+    checks.images(name, x, {}, {"delta": delta, "out": out})
     checks.per_sample(name, "sample_index", sample_index, x, torch.int64)
     if rng.tensor.device != x.device:
         raise ValueError(checks.wrong(name, "rng", f"device {x.device}", rng.tensor.device))
@@ -123,21 +123,9 @@ def uniform_init(
     out: Tensor | None = None,
 ) -> Tensor:
     """`uniform_init_` into a new tensor of x's dtype and memory format."""
-    checks.image("uniform_init", "x", x)
+    checks.dense("uniform_init", "x", x)
     delta = torch.empty_like(x, requires_grad=False)
     return uniform_init_(delta, x, epsilon, lower, upper, rng=rng, sample_index=sample_index, out=out)
-
-
-def _check_images(name: str, written: dict[str, Tensor | None], read: dict[str, Tensor]) -> None:
-    x = read["x"]
-    checks.image(name, "x", x)
-    for argument, tensor in (written | read).items():
-        if tensor is not None and tensor is not x:
-            checks.image(name, argument, tensor, like=x)
-    for argument, tensor in written.items():
-        if tensor is not None:
-            checks.writable(name, argument, tensor)
-    checks.disjoint(name, written, read)
 
 
 def _mark_written(*tensors: Tensor | None) -> None:

@@ -123,7 +123,8 @@ class MasterSGD(torch.optim.Optimizer):
 
 
 def _checked(grad: Tensor | None, param: Tensor) -> Tensor:
-    if not isinstance(grad, Tensor) or grad.layout != torch.strided:
-        raise TypeError(checks.wrong("MasterSGD", "grad", "a dense gradient", getattr(grad, "layout", grad)))
-    checks.image("MasterSGD", "grad", grad, like=param)
+    if not isinstance(grad, Tensor):
+        raise TypeError(checks.wrong("MasterSGD", "grad", "a tensor", type(grad).__name__))
+    checks.dense("MasterSGD", "grad", grad)
+    checks.like("MasterSGD", "grad", grad, param)
     return grad

@@ -20,27 +20,23 @@ struct Bounds {
     float upper;
 };
 
-// NaN in either argument gives NaN, as torch.minimum and torch.maximum. Two selects, which compilers vectorise.
-AK_FUNCTION float minimum(float a, float b) {
-    const float m = b < a ? b : a;
-    return b == b ? m : b;
-}
-AK_FUNCTION float maximum(float a, float b) {
-    const float m = b > a ? b : a;
-    return b == b ? m : b;
+// Clamp on numbers: a NaN in d passes through; the limits are numbers. Each select is one machine instruction.
+AK_FUNCTION float clamp(float d, float low, float high) {
+    const float capped = high < d ? high : d;
+    return low > capped ? low : capped;
 }
 
-// sign(NaN) = 0, as torch.sign.
-AK_FUNCTION float sign(float g) { return static_cast<float>(static_cast<int>(g > 0.0f) - static_cast<int>(g < 0.0f)); }
+// alpha sign(g); sign(NaN) = 0, as torch.sign.
+AK_FUNCTION float signed_step(float alpha, float g) { return g > 0.0f ? alpha : g < 0.0f ? -alpha : 0.0f; }
 
-// Into the box [lower, upper] of x + d.
+// Into the box [lower, upper] of x + d; a NaN in d or x gives NaN, as torch.minimum and torch.maximum.
 AK_FUNCTION float project(float d, float x, float lower, float upper) {
-    return maximum(minimum(d, upper - x), lower - x);
+    const float projected = clamp(d, lower - x, upper - x);
+    return x == x ? projected : x;
 }
 
 AK_FUNCTION float sign_step(float d, float g, float x, Bounds b) {
-    const float moved = d + b.alpha * sign(g);
-    return project(maximum(minimum(moved, b.epsilon), -b.epsilon), x, b.lower, b.upper);
+    return project(clamp(d + signed_step(b.alpha, g), -b.epsilon, b.epsilon), x, b.lower, b.upper);
 }
 
 // U(-epsilon, epsilon) from 32 random bits, of which the upper 24 make u in [0, 1).

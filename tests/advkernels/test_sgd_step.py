@@ -168,7 +168,7 @@ def test_refusals(device: str, backend: str) -> None:
         ak.MasterSGD([torch.nn.Parameter(torch.ones(4, dtype=torch.float64))], lr=1)
     optimizer = ak.MasterSGD([param], lr=1)
     param.grad = torch.ones(4, 2, device=device).to_sparse()
-    with pytest.raises(TypeError, match="MasterSGD: grad: wanted a dense gradient"):
+    with pytest.raises(TypeError, match="MasterSGD: grad: wanted a dense"):
         optimizer.step()
     assert torch.equal(param.detach(), torch.ones(4, 2, device=device))
 

@@ -1,0 +1,31 @@
+"""sign_step_ on a CIFAR-10 batch against the report's eager lines and torch.compile of them."""
+
+import torch
+from conftest import Comparison
+
+import advkernels as ak
+
+ALPHA, EPSILON = 2 / 255, 8 / 255
+
+
+def formula(delta: torch.Tensor, grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    d = torch.clamp(delta + ALPHA * torch.sign(grad), -EPSILON, EPSILON)
+    return torch.max(torch.min(d, 1 - x), 0 - x)
+
+
+def in_place(delta: torch.Tensor, grad: torch.Tensor, x: torch.Tensor) -> None:
+    delta.copy_(formula(delta, grad, x))
+
+
+def benchmark_sign_step(compare: Comparison) -> None:
+    x, grad = torch.rand(128, 3, 32, 32), torch.randn(128, 3, 32, 32)
+    delta = torch.empty_like(x).uniform_(-EPSILON, EPSILON)
+    assert torch.equal(ak.sign_step(delta, grad, x, ALPHA, EPSILON), formula(delta, grad, x))
+    compiled = torch.compile(in_place, fullgraph=True)
+    contenders = {
+        "advkernels": lambda: ak.sign_step_(delta, grad, x, ALPHA, EPSILON),
+        "torch.compile": lambda: compiled(delta, grad, x),
+        "eager": lambda: in_place(delta, grad, x),
+        "copies of the same bytes": lambda: (delta.copy_(x), delta.copy_(grad)),
+    }
+    compare(contenders, {"torch.compile": 2.5, "eager": 20.0}, rounds=200, calls=5)
