@@ -24,9 +24,6 @@ AK_FUNCTION Philox4 philox_round(Philox4 c, uint32_t key0, uint32_t key1) {
 }
 
 AK_FUNCTION Philox4 philox(Philox4 counter, uint32_t key0, uint32_t key1) {
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
-#pragma GCC unroll 10  // so that a loop around this one is vectorised
-#endif
     for (int round = 0; round < kPhiloxRounds; ++round) {
         counter = philox_round(counter, key0, key1);
         key0 += kPhiloxWeyl0;

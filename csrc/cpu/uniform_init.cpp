@@ -4,15 +4,15 @@
 #include "../philox.h"
 #include "clones.h"
 #include "loop.h"
+#include "philox_avx2.h"
 
 namespace advkernels {
 namespace {
 
 constexpr const char* kName = "uniform_init_";
-constexpr int64_t kBits = kTile + 8;  // a tile that starts inside a group ends inside one
+constexpr int64_t kBits = kTile + 32;  // a tile may start inside a group; four groups are made at a time
 
-AK_CLONES void philox_tile(uint32_t* __restrict bits, uint64_t first_group, int64_t groups, uint64_t seed,
-                           uint64_t draw) {
+void philox_tile_scalar(uint32_t* bits, uint64_t first_group, int64_t groups, uint64_t seed, uint64_t draw) {
     for (int64_t i = 0; i < groups; ++i) {
         const Philox4 words = philox_group(first_group + static_cast<uint64_t>(i), seed, draw);
         bits[4 * i] = words.w0;
@@ -21,6 +21,19 @@ AK_CLONES void philox_tile(uint32_t* __restrict bits, uint64_t first_group, int6
         bits[4 * i + 3] = words.w3;
     }
 }
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) void philox_tile_avx2(uint32_t* bits, uint64_t first_group, int64_t groups,
+                                                      uint64_t seed, uint64_t draw) {
+    for (int64_t i = 0; i < groups; i += 4) {
+        philox_avx2(bits + 4 * i, first_group + static_cast<uint64_t>(i), seed, draw);
+    }
+}
+
+const auto philox_tile = __builtin_cpu_supports("avx2") ? philox_tile_avx2 : philox_tile_scalar;
+#else
+constexpr auto philox_tile = philox_tile_scalar;
+#endif
 
 AK_CLONES void uniform_init_tile(float* __restrict d, const uint32_t* __restrict bits, const float* __restrict x,
                                  int64_t count, Bounds bounds) {
