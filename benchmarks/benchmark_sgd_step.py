@@ -4,9 +4,9 @@ import copy
 
 import torch
 from conftest import Comparison
-from freefast import models
 
 import advkernels as ak
+from freefast import models
 
 LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from freefast.reporting import environment
 
 RESULTS = Path(__file__).parent / "results"

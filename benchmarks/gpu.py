@@ -1,0 +1,112 @@
+"""`make gpu`: everything that needs a GPU, in one go, offline; results in benchmarks/results, logs in runs/gpu."""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).parents[1]
+LOGS = ROOT / "runs" / "gpu"
+RESULTS = ROOT / "benchmarks" / "results"
+REPORT = LOGS / "tests.xml"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the sequence and the files that it needs."""
+
+    name: str
+    command: list[str]
+    needs: tuple[Path, ...] = ()
+
+
+def steps(images: Path | None) -> list[Step]:
+    """Build, test, train; with a folder of images (train/ and test/) the training runs on them."""
+    python = sys.executable
+    dataset = ["--dataset", "imagefolder", "--root", str(images)] if images else ["--dataset", "digits"]
+    model = "preactresnet18" if images else "small_cnn"
+    install = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", str(ROOT)]
+    tests = [python, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), str(ROOT / "tests"), "-m", "gpu"]
+    tests += [f"--junitxml={REPORT}"]
+    train = [python, "-m", "freefast", "train", "fast", "--model", model, *dataset, "--device", "cuda"]
+    train += ["--epochs", "2", "--out", str(LOGS / "fast")]
+    return [
+        Step("device", ["nvidia-smi"]),
+        Step("install", install, (ROOT / "setup.py", ROOT / "csrc" / "formulas.h")),
+        Step("info", [python, "-m", "advkernels.info"]),
+        Step("tests", tests, (ROOT / "tests" / "conftest.py",)),
+        Step("train", train, (images / "train", images / "test") if images else ()),
+    ]
+
+
+def run(step: Step) -> dict[str, object]:
+    """Run a step into its log; what it did, for the result file."""
+    print(f"== {step.name}: {' '.join(step.command)}", flush=True)
+    start = time.perf_counter()
+    with (LOGS / f"{step.name}.log").open("w") as log:
+        code = subprocess.run(
+            step.command, cwd=LOGS.parent, stdout=log, stderr=subprocess.STDOUT, check=False
+        ).returncode
+    seconds = round(time.perf_counter() - start, 1)
+    print(
+        *(LOGS / f"{step.name}.log").read_text().splitlines()[-12:],
+        f"-- exit {code}, {seconds} s",
+        sep="\n",
+        flush=True,
+    )
+    return {"command": step.command, "exit_code": code, "seconds": seconds}
+
+
+def count_tests() -> dict[str, int]:
+    """Passed, failed and skipped tests of the report that pytest wrote."""
+    if not REPORT.exists():
+        return {}
+    suite = ElementTree.parse(REPORT).getroot()[0].attrib
+    tests, skipped = int(suite["tests"]), int(suite["skipped"])
+    failed = int(suite["failures"]) + int(suite["errors"])
+    return {"passed": tests - failed - skipped, "failed": failed, "skipped": skipped}
+
+
+def training_row() -> dict[str, object]:
+    """The row of the training run."""
+    path = LOGS / "fast" / "results.json"
+    return json.loads(path.read_text())["rows"][-1] if path.exists() else {}
+
+
+def main() -> int:
+    """Run all steps, also after one that failed; 0 where every one passed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=Path, help="a folder with train/ and test/ of class folders, e.g. CIFAR-10's")
+    parser.add_argument("--dry-run", action="store_true", help="print each step and check the files that it needs")
+    options = parser.parse_args()
+    images = options.images.resolve() if options.images else None
+    sequence = steps(images)
+    missing = [str(path) for step in sequence for path in step.needs if not path.exists()]
+    if options.dry_run or missing:
+        for step in sequence:
+            print(f"{step.name}: {' '.join(step.command)}")
+        print(*(f"missing: {path}" for path in missing), sep="\n")
+        return 2 if missing else 0
+    LOGS.mkdir(parents=True, exist_ok=True)
+    REPORT.unlink(missing_ok=True)
+    outcome = {step.name: run(step) for step in sequence}
+
+    from freefast.reporting import environment  # what the install step made
+
+    facts = environment.describe("cuda")
+    device = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
+    result = {"steps": outcome, "tests": count_tests(), "train": training_row(), "environment": facts}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"gpu_{device}_{facts['date'][:10]}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"wrote {path.relative_to(ROOT)}: tests {result['tests']}")
+    return int(any(step["exit_code"] for step in outcome.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
