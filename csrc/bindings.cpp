@@ -15,7 +15,10 @@ namespace advkernels {
 namespace {
 
 std::map<std::string, std::string> build_facts() {
-    return {{"torch", AK_BUILD_TORCH}, {"compiler", AK_BUILD_COMPILER}, {"stable ABI since torch", AK_STABLE_ABI}};
+    return {{"torch", AK_BUILD_TORCH},
+            {"compiler", AK_BUILD_COMPILER},
+            {"CUDA", AK_BUILD_CUDA},
+            {"stable ABI since torch", AK_STABLE_ABI}};
 }
 
 std::string cpu_capability() {

@@ -44,15 +44,16 @@ AK_FUNCTION Bounds find_bounds(const BoundSet& set, const Bounds* staged, int64_
     return set.staged > 0 ? staged[set.per_channel ? channel : 0] : read_tables(set, sample, channel);
 }
 
-// Where the bounds of a set come from, before it is planned: floats by value, or tables.
-inline void plan_tables(BoundSet& set, int64_t channels) {
+// The set of four tables that are filled in; those of an image x without elements are never read.
+inline void plan_tables(BoundSet& set, int64_t channels, bool x_is_empty) {
     set.by_value = false;
     for (const BoundTable* table : {&set.alpha, &set.epsilon, &set.lower, &set.upper}) {
         set.per_sample = set.per_sample || table->sample_stride != 0;
         set.per_channel = set.per_channel || table->channel_stride != 0;
     }
     const int64_t entries = set.per_channel ? channels : 1;
-    set.staged = !set.per_sample && entries <= kStagedChannels ? static_cast<int32_t>(entries) : 0;
+    const bool fits = !set.per_sample && !x_is_empty && entries <= kStagedChannels;
+    set.staged = fits ? static_cast<int32_t>(entries) : 0;
 }
 
 // Four lists of 1 or `channels` floats; channels <= kValueChannels where one of them has more than one.

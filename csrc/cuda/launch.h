@@ -89,7 +89,7 @@ class GivenBounds {
                 const Tensor& lower, const Tensor& upper)
         : set_{bound_table(operation, "alpha", alpha, x), bound_table(operation, "epsilon", epsilon, x),
                bound_table(operation, "lower", lower, x), bound_table(operation, "upper", upper, x)} {
-        plan_tables(set_, channels(x));
+        plan_tables(set_, channels(x), x.numel() == 0);
     }
 
     GivenBounds(const Launcher& launcher, const char* operation, const Tensor& x, const Values& alpha,
@@ -107,7 +107,7 @@ class GivenBounds {
         set_.epsilon = upload(launcher, x, epsilon);
         set_.lower = upload(launcher, x, lower);
         set_.upper = upload(launcher, x, upper);
-        plan_tables(set_, channels(x));
+        plan_tables(set_, channels(x), x.numel() == 0);
     }
 
     const BoundSet& set() const { return set_; }

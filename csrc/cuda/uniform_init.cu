@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads) uniform_init_tile_kernel(const __gri
     __shared__ Bounds staged[kStagedChannels];
     __shared__ alignas(16) uint32_t bits[kTileBits];
     const PhiloxKey key = begin_block(arguments, staged);
-    for (int64_t i = blockIdx.x; i < tile_count(arguments); i += gridDim.x) {
+    for (int64_t i = blockIdx.x; i < arguments.tiles; i += gridDim.x) {
         const Tile tile = find_tile(arguments, i);
         draw_tile(arguments, key, tile, bits, threadIdx.x, blockDim.x);
         __syncthreads();
@@ -48,8 +48,8 @@ template <Path path>
 void launch(const Launcher& launcher, const UniformInit& arguments) {
     if constexpr (path == Path::Strided) {
         launcher.launch(uniform_init_kernel<path>, launcher.blocks_for(arguments.operands.loop.numel), arguments);
-    } else if (arguments.tile_quads > 0) {
-        launcher.launch(uniform_init_tile_kernel<path>, launcher.blocks_for(tile_count(arguments) * kThreads), arguments);
+    } else if (arguments.tiles > 0) {
+        launcher.launch(uniform_init_tile_kernel<path>, launcher.blocks_for(arguments.tiles * kThreads), arguments);
     } else {
         launcher.launch(uniform_init_kernel<path>, launcher.blocks_for(arguments.operands.vectors), arguments);
     }

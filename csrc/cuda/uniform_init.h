@@ -25,7 +25,8 @@ struct UniformInit {
     // Channels last: four neighbouring pixels of a sample, a quad, share one group of random words a channel.
     Divisor quads_per_sample, channels;
     int64_t quads;
-    int32_t tile_quads;  // 0 where the path has no tiles
+    int64_t tile_quads;
+    int64_t tiles;  // 0 where the path has none
 
     AK_FUNCTION const Array& array(int k) const { return operands.arrays[k]; }
     AK_FUNCTION int64_t sample_number(int64_t sample) const {
@@ -144,8 +145,6 @@ AK_FUNCTION Tile find_tile(const UniformInit& a, int64_t tile) {
     return {first, rest < a.tile_quads ? rest : a.tile_quads};
 }
 
-AK_FUNCTION int64_t tile_count(const UniformInit& a) { return (a.quads + a.tile_quads - 1) / a.tile_quads; }
-
 // First phase: the block's threads put the tile's random words where the elements will be.
 AK_FUNCTION void draw_tile(const UniformInit& a, PhiloxKey key, Tile tile, uint32_t* bits, int thread, int threads) {
     const int64_t channels = a.channels.value, spatial = a.quads_per_sample.value * 4;
@@ -199,12 +198,13 @@ inline UniformInit plan_uniform_init(const View& delta, const View& x, const Vie
     a.located = bounds.per_channel || bounds.per_sample;
     a.channels = make_divisor(x.channels());
     a.quads_per_sample = make_divisor(x.spatial_size() / 4);
-    a.quads = x.numel() / x.channels() / 4;
+    a.quads = x.samples() * (x.spatial_size() / 4);
 
     a.operands = plan(memory_loop(delta), views);
     const bool aligned = a.operands.path != Path::Strided && a.operands.head == 0;
     if (a.operands.loop.channels_last && aligned && x.spatial_size() % 4 == 0 && x.channels() * 8 <= kTileBits) {
-        a.tile_quads = static_cast<int32_t>(kTileBits / (x.channels() * 8) * 2);  // even: tiles of whole vectors
+        a.tile_quads = kTileBits / (x.channels() * 8) * 2;  // even: tiles of whole vectors
+        a.tiles = (a.quads + a.tile_quads - 1) / a.tile_quads;
     } else if (a.operands.loop.channels_last || !aligned || (sample_index != nullptr && x.sample_size() % 4 != 0)) {
         a.operands = plan(make_loop(delta, false), views);
         a.operands.path = Path::Strided;
