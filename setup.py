@@ -98,7 +98,11 @@ def extensions(cuda: bool) -> list[Extension]:
         ],
     )
     sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("**/*.[chu]*"))
-    return [operators, bindings, *([Extension(CUDA_OPERATORS, [], depends=sources, py_limited_api=True)] if cuda else [])]
+    return [
+        operators,
+        bindings,
+        *([Extension(CUDA_OPERATORS, [], depends=sources, py_limited_api=True)] if cuda else []),
+    ]
 
 
 def note(name: str, reason: str | None) -> None:
