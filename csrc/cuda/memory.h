@@ -2,12 +2,8 @@
 #pragma once
 
 #include "../half.h"
-
-#if defined(AK_TRACE) && !defined(__CUDA_ARCH__)
+#if !defined(__CUDACC__)
 #include "trace.h"
-#else
-#define AK_TRACE_READ(address, bytes)
-#define AK_TRACE_WRITE(address, bytes)
 #endif
 
 namespace advkernels::cuda {
@@ -37,23 +33,19 @@ struct Floats {
 
 template <typename T>
 AK_FUNCTION T read(const char* address) {
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDACC__)
     return *reinterpret_cast<const T*>(address);
 #else
-    AK_TRACE_READ(address, sizeof(T));
-    T value;
-    std::memcpy(&value, address, sizeof value);
-    return value;
+    return traced_read<T>(address);
 #endif
 }
 
 template <typename T>
 AK_FUNCTION void write(char* address, T value) {
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDACC__)
     *reinterpret_cast<T*>(address) = value;
 #else
-    AK_TRACE_WRITE(address, sizeof(T));
-    std::memcpy(address, &value, sizeof value);
+    traced_write(address, value);
 #endif
 }
 
