@@ -24,7 +24,7 @@ gpu:
 	$(PYTHON) benchmarks/gpu.py $(GPU_OPTIONS)
 
 clean:
-	rm -rf .venv build *.egg-info advkernels/*.so advkernels/not_built.txt
+	rm -rf .venv build *.egg-info advkernels/*.so advkernels/not_built*.txt
 
 .venv/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

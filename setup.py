@@ -8,63 +8,117 @@ from pathlib import Path
 
 import torch
 from pybind11.setup_helpers import Pybind11Extension
-from setuptools import setup
-from torch.utils.cpp_extension import BuildExtension, CppExtension
+from setuptools import Extension, setup
+from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths, library_paths
 
 ROOT = Path(__file__).parent
 ENV = runpy.run_path(str(ROOT / "advkernels" / "env.py"))
 STABLE_ABI = (2, 11)  # the oldest torch that the operators run on
+STABLE_ABI_MACRO = f"-DTORCH_TARGET_VERSION=0x{STABLE_ABI[0]:02x}{STABLE_ABI[1]:02x}000000000000ULL"
 # No fused multiply-add: every backend rounds every operation.
 FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fvisibility=hidden"]
+NVCC_FLAGS = ["-O3", "-std=c++20", "--fmad=false", "-Xcompiler=-fPIC,-fvisibility=hidden", "-diag-suppress=20013,20015"]
+CUDA_ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 COMPILER = os.environ.get("CXX", "c++")
+CUDA_OPERATORS = "advkernels._operators_cuda"
 
 
-def reason_not_to_build() -> str | None:
-    """Why this install is pure Python, or None."""
-    choice = ENV["build_native"]()
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME")
+    return shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
+
+
+def reason_not_to_build(switch: str, tool: str, found: bool) -> str | None:
+    """Why a part of this install is left out, or None."""
+    choice = ENV[f"build_{switch.lower()}"]()
     if choice == "0":
-        return "ADVKERNELS_BUILD_NATIVE=0 at install time"
-    if shutil.which(COMPILER.split()[0]) is None:
-        if choice == "1":
-            raise SystemExit(f"ADVKERNELS_BUILD_NATIVE=1, but no C++ compiler {COMPILER!r} was found")
-        return f"no C++ compiler {COMPILER!r} was found at install time"
-    return None
+        return f"ADVKERNELS_BUILD_{switch}=0 at install time"
+    if not found and choice == "1":
+        raise SystemExit(f"ADVKERNELS_BUILD_{switch}=1, but no {tool} was found")
+    return None if found else f"no {tool} was found at install time"
 
 
-def compiler_version() -> str:
-    output = subprocess.run([*COMPILER.split(), "--version"], capture_output=True, text=True, check=True).stdout
-    return output.splitlines()[0]
+def cuda_architectures() -> list[str]:
+    """nvcc's options for TORCH_CUDA_ARCH_LIST: machine code for each entry, for one with +PTX portable code too."""
+    options = []
+    for entry in (os.environ.get("TORCH_CUDA_ARCH_LIST") or CUDA_ARCHITECTURES).replace(";", " ").split():
+        number = entry.removesuffix("+PTX").replace(".", "")
+        codes = f"sm_{number},compute_{number}" if entry.endswith("+PTX") else f"sm_{number}"
+        options.append(f"-gencode=arch=compute_{number},code=[{codes}]")
+    return options
 
 
-def extensions() -> list:
-    stable = f"0x{STABLE_ABI[0]:02x}{STABLE_ABI[1]:02x}000000000000ULL"
+class Build(BuildExtension):
+    """Also builds the CUDA operators: one call of nvcc, which needs neither a GPU nor torch's idea of CUDA_HOME."""
+
+    def build_extension(self, ext: Extension) -> None:
+        if ext.name != CUDA_OPERATORS:
+            return super().build_extension(ext)
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sources = sorted(map(str, (ROOT / "csrc" / "cuda").glob("*.cu")))
+        command = [find_nvcc(), "-shared", "-o", str(target), *sources, *NVCC_FLAGS, *cuda_architectures()]
+        command += [f"-ccbin={COMPILER}", f"--threads={os.environ.get('MAX_JOBS', os.cpu_count())}"]
+        command += ["-DUSE_CUDA", STABLE_ABI_MACRO, *(f"-I{path}" for path in include_paths())]
+        # libtorch.so brings the rest of torch, libtorch_cuda.so too where this torch has one.
+        command += ["-cudart=static", *(f"-L{path}" for path in library_paths()), "-Xlinker=--no-as-needed", "-ltorch"]
+        print(" ".join(command))
+        subprocess.run(command, check=True)
+
+
+def first_line(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def cuda_facts() -> str:
+    """The CUDA version and architectures of this build, for `python -m advkernels.info`."""
+    output = subprocess.run([find_nvcc(), "--version"], capture_output=True, text=True, check=True).stdout
+    version = output.partition("release ")[2].partition(",")[0]
+    names = [option.partition("code=[")[2].rstrip("]").replace(",", " ") for option in cuda_architectures()]
+    return f"{version} for {' '.join(names)}"
+
+
+def extensions(cuda: bool) -> list[Extension]:
     operators = CppExtension(
         "advkernels._operators_cpu",
         sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc" / "cpu").glob("*.cpp")),
-        extra_compile_args=[*FLAGS, f"-DTORCH_TARGET_VERSION={stable}"],
+        extra_compile_args=[*FLAGS, STABLE_ABI_MACRO],
         py_limited_api=True,
     )
     bindings = Pybind11Extension(
         "advkernels._bindings",
-        ["csrc/bindings.cpp"],
+        ["csrc/bindings.cpp", "csrc/simulate.cpp"],
         cxx_std=20,
         extra_compile_args=FLAGS,
         define_macros=[
             ("AK_BUILD_TORCH", f'"{torch.__version__}"'),
-            ("AK_BUILD_COMPILER", f'"{compiler_version()}"'),
+            ("AK_BUILD_COMPILER", f'"{first_line(*COMPILER.split(), "--version")}"'),
+            ("AK_BUILD_CUDA", f'"{cuda_facts() if cuda else "none"}"'),
             ("AK_STABLE_ABI", f'"{STABLE_ABI[0]}.{STABLE_ABI[1]}"'),
         ],
     )
-    return [operators, bindings]
+    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("**/*.[chu]*"))
+    return [
+        operators,
+        bindings,
+        *([Extension(CUDA_OPERATORS, [], depends=sources, py_limited_api=True)] if cuda else []),
+    ]
 
 
-reason = reason_not_to_build()
-note = ROOT / "advkernels" / "not_built.txt"
-note.unlink(missing_ok=True)
-if reason is not None:
-    note.write_text(reason + "\n")
+def note(name: str, reason: str | None) -> None:
+    """Leave the reason in the package, for the error messages."""
+    file = ROOT / "advkernels" / name
+    file.unlink(missing_ok=True)
+    if reason is not None:
+        file.write_text(reason + "\n")
+
+
+reason = reason_not_to_build("NATIVE", f"C++ compiler {COMPILER!r}", shutil.which(COMPILER.split()[0]) is not None)
+cuda_reason = reason or reason_not_to_build("CUDA", "nvcc", find_nvcc() is not None)
+note("not_built.txt", reason)
+note("not_built_cuda.txt", cuda_reason)
 
 setup(
-    ext_modules=[] if reason else extensions(),
-    cmdclass={} if reason else {"build_ext": BuildExtension},
+    ext_modules=[] if reason else extensions(cuda=cuda_reason is None),
+    cmdclass={} if reason else {"build_ext": Build},
 )

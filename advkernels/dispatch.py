@@ -51,7 +51,7 @@ def why_missing(name: str, device_type: str) -> str | None:
     if name == "reference":
         return None
     if name == "native":
-        return None if device_type in native.DEVICES else native.REASON
+        return native.why_missing(device_type)
     return "not part of this version"
 
 

@@ -28,3 +28,12 @@ def build_native() -> str:
     0: pure Python; 1: compile, and fail where that cannot be done.
     """
     return _choice("ADVKERNELS_BUILD_NATIVE", "auto", BUILD_CHOICES)
+
+
+def build_cuda() -> str:
+    """ADVKERNELS_BUILD_CUDA, read by setup.py, which also honours TORCH_CUDA_ARCH_LIST, CUDA_HOME and MAX_JOBS.
+
+    auto: compile the CUDA operators where nvcc is found, with a GPU or without;
+    0: leave them out; 1: compile them, and fail where that cannot be done.
+    """
+    return _choice("ADVKERNELS_BUILD_CUDA", "auto", BUILD_CHOICES)

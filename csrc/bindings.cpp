@@ -8,6 +8,7 @@
 
 #include "half.h"
 #include "philox.h"
+#include "simulate.h"
 
 namespace py = pybind11;
 
@@ -15,7 +16,10 @@ namespace advkernels {
 namespace {
 
 std::map<std::string, std::string> build_facts() {
-    return {{"torch", AK_BUILD_TORCH}, {"compiler", AK_BUILD_COMPILER}, {"stable ABI since torch", AK_STABLE_ABI}};
+    return {{"torch", AK_BUILD_TORCH},
+            {"compiler", AK_BUILD_COMPILER},
+            {"CUDA", AK_BUILD_CUDA},
+            {"stable ABI since torch", AK_STABLE_ABI}};
 }
 
 std::string cpu_capability() {
@@ -43,4 +47,5 @@ PYBIND11_MODULE(_bindings, module) {
     module.def("bfloat16_to_float", [](uint16_t bits) { return to_float(BFloat16{bits}); });
     module.def("float_to_half", [](uint32_t bits) { return from_float<Float16>(float_from_bits(bits)).bits; });
     module.def("float_to_bfloat16", [](uint32_t bits) { return from_float<BFloat16>(float_from_bits(bits)).bits; });
+    cuda::bind_simulation(module);
 }

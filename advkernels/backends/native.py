@@ -8,21 +8,24 @@ import torch
 _PACKAGE = Path(__file__).parents[1]
 
 
-def _missing_reason() -> str:
-    note = _PACKAGE / "not_built.txt"
-    return note.read_text().strip() if note.exists() else "the C++ extension was not built; run `pip install .`"
-
-
-def _load() -> tuple[frozenset[str], str]:
-    """Device types whose operators are loaded, and why the others are missing."""
-    libraries = sorted(_PACKAGE.glob("_operators_cpu*.so"))
+def _load(device_type: str, note: str) -> str | None:
+    """Load the operators of a device type without touching the device; the reason where they are missing, or None."""
+    if device_type == "cuda" and torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    libraries = sorted(_PACKAGE.glob(f"_operators_{device_type}*.so"))
     if not libraries:
-        return frozenset(), _missing_reason()
+        file = _PACKAGE / note
+        return file.read_text().strip() if file.exists() else "the extension was not built; run `pip install .`"
     try:
         torch.ops.load_library(str(libraries[0]))
     except OSError as error:
-        return frozenset(), f"{libraries[0].name} does not load: {error}"
-    return frozenset({"cpu"}), "no native operators for this device in this version"
+        return f"{libraries[0].name} does not load: {error}"
+    return None
+
+
+def why_missing(device_type: str) -> str | None:
+    """None where the compiled operators run on such a device, else the reason why not."""
+    return _REASONS.get(device_type, "there are no native operators for this device")
 
 
 def bindings() -> ModuleType | None:
@@ -34,4 +37,4 @@ def bindings() -> ModuleType | None:
     return _bindings
 
 
-DEVICES, REASON = _load()
+_REASONS = {"cpu": _load("cpu", "not_built.txt"), "cuda": _load("cuda", "not_built_cuda.txt")}

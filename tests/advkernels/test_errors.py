@@ -110,8 +110,8 @@ def test_uniform_init_refuses(device: str, backend: str) -> None:
 
 def test_native_operators_refuse_what_would_break_memory() -> None:
     """Called without the facade, the native operators still check shapes, dtypes and tables."""
-    if "cpu" not in ak.dispatch.native.DEVICES:
-        pytest.skip(ak.dispatch.native.REASON)
+    if (reason := ak.dispatch.native.why_missing("cpu")) is not None:
+        pytest.skip(reason)
     x, op = torch.zeros(SHAPE), torch.ops.advkernels.sign_step_
     bounds = ([0.1], [0.1], [0.0], [1.0])
     with pytest.raises(RuntimeError, match=r"sign_step_: grad: wanted shape \(4, 3, 8, 8\), got \(1, 3, 8, 8\)"):

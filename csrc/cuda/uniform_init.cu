@@ -1,0 +1,92 @@
+// uniform_init_: U(-epsilon, epsilon) by Philox4x32-10, projected into the box, in one pass.
+#include "uniform_init.h"
+
+#include "launch.h"
+
+namespace advkernels::cuda {
+namespace {
+
+constexpr const char* kName = "uniform_init_";
+static_assert(kMaxBlocks <= DrawTicket::kMaxBlocks);
+
+// Seed and draw for all threads of the block, which then takes its ticket; also fills the block's table of bounds.
+__device__ PhiloxKey begin_block(const UniformInit& arguments, Bounds* staged) {
+    __shared__ PhiloxKey key;
+    if (threadIdx.x == 0) {
+        key = {static_cast<uint64_t>(*arguments.seed),
+               static_cast<uint64_t>(DrawTicket::count(read_counter(arguments.draw)))};
+        DrawTicket::take(arguments.draw, gridDim.x);
+    }
+    stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
+    __syncthreads();
+    return key;
+}
+
+template <Path path>
+__global__ void __launch_bounds__(kThreads) uniform_init_kernel(const __grid_constant__ UniformInit arguments) {
+    __shared__ Bounds staged[kStagedChannels];
+    const PhiloxKey key = begin_block(arguments, staged);
+    const int64_t threads = int64_t{gridDim.x} * blockDim.x;
+    uniform_init_thread<path>(arguments, staged, key, int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads);
+}
+
+template <Path path>
+__global__ void __launch_bounds__(kThreads) uniform_init_tile_kernel(const __grid_constant__ UniformInit arguments) {
+    __shared__ Bounds staged[kStagedChannels];
+    __shared__ alignas(16) uint32_t bits[kTileBits];
+    const PhiloxKey key = begin_block(arguments, staged);
+    for (int64_t i = blockIdx.x; i < arguments.tiles; i += gridDim.x) {
+        const Tile tile = find_tile(arguments, i);
+        draw_tile(arguments, key, tile, bits, threadIdx.x, blockDim.x);
+        __syncthreads();
+        fill_tile<path>(arguments, staged, tile, bits, threadIdx.x, blockDim.x);
+        __syncthreads();
+    }
+}
+
+template <Path path>
+void launch(const Launcher& launcher, const UniformInit& arguments) {
+    if constexpr (path == Path::Strided) {
+        launcher.launch(uniform_init_kernel<path>, launcher.blocks_for(arguments.operands.loop.numel), arguments);
+    } else if (arguments.tiles > 0) {
+        launcher.launch(uniform_init_tile_kernel<path>, launcher.blocks_for(arguments.tiles * kThreads), arguments);
+    } else {
+        launcher.launch(uniform_init_kernel<path>, launcher.blocks_for(arguments.operands.vectors), arguments);
+    }
+}
+
+template <typename Given>
+void uniform_init_cuda(Tensor delta, Tensor x, Tensor state, Given epsilon, Given lower, Given upper,
+                       std::optional<Tensor> sample_index, std::optional<Tensor> out) {
+    check_image(kName, "x", x, x);
+    check_image(kName, "delta", delta, x);
+    check_vector(kName, "state", state, ScalarType::Long, 2, x);
+    if (sample_index) {
+        check_vector(kName, "sample_index", *sample_index, ScalarType::Long, x.dim() > 0 ? x.size(0) : 1, x);
+    }
+    if (out) {
+        check_image(kName, "out", *out, x);
+    }
+    const Launcher launcher(kName, x);
+    const GivenBounds bounds(launcher, kName, x, epsilon, epsilon, lower, upper);
+    int64_t* seed = static_cast<int64_t*>(state.data_ptr());
+    const UniformInit arguments =
+        plan_uniform_init(view(kName, delta), view(kName, x), out ? view(kName, *out) : View{}, bounds.set(),
+                          sample_index ? static_cast<const int64_t*>(sample_index->data_ptr()) : nullptr,
+                          sample_index ? sample_index->stride(0) : 0, seed, seed + state.stride(0));
+    switch (arguments.operands.path) {
+        case Path::Floats: return launch<Path::Floats>(launcher, arguments);
+        case Path::Halves: return launch<Path::Halves>(launcher, arguments);
+        case Path::Mixed: return launch<Path::Mixed>(launcher, arguments);
+        case Path::Strided: return launch<Path::Strided>(launcher, arguments);
+    }
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(advkernels, CUDA, library) {
+    library.impl("uniform_init_.values", TORCH_BOX(&uniform_init_cuda<std::vector<double>>));
+    library.impl("uniform_init_.tensors", TORCH_BOX(&uniform_init_cuda<Tensor>));
+}
+
+}  // namespace advkernels::cuda

@@ -1,0 +1,217 @@
+// uniform_init_, one thread's share of a launch, for host and device. No torch.
+#pragma once
+
+#include "../philox.h"
+#include "bounds.h"
+#include "ticket.h"
+
+namespace advkernels::cuda {
+
+using DrawTicket = Ticket<48>;       // 2^48 draws, 32767 blocks
+constexpr int64_t kTileBits = 2048;  // random words that a block of channels-last keeps in shared memory
+
+struct UniformInit {
+    enum { kDelta, kX, kOut, kCount };
+    Operands<kCount> operands;
+    Order order;
+    BoundSet bounds;
+    Divisor sample_size;
+    const int64_t* sample_index;
+    int64_t sample_index_stride;
+    int64_t* seed;
+    int64_t* draw;
+    bool has_out;
+    bool located;  // sample or channel of an element matter to its bounds
+    // Channels last: four neighbouring pixels of a sample, a quad, share one group of random words a channel.
+    Divisor quads_per_sample, channels;
+    int64_t quads;
+    int64_t tile_quads;
+    int64_t tiles;  // 0 where the path has none
+
+    AK_FUNCTION const Array& array(int k) const { return operands.arrays[k]; }
+    AK_FUNCTION int64_t sample_number(int64_t sample) const {
+        return sample_index == nullptr ? sample : sample_index[sample * sample_index_stride];
+    }
+    // The element's index in N, C, H, W order that its random number hangs on.
+    AK_FUNCTION int64_t logical_index(int64_t i) const {
+        if (sample_index == nullptr) {
+            return i;
+        }
+        const int64_t sample = sample_size.divide(i);
+        return sample_number(sample) * sample_size.value + i - sample * sample_size.value;
+    }
+};
+
+struct PhiloxKey {
+    uint64_t seed, draw;
+};
+
+AK_FUNCTION Philox4 random_words(PhiloxKey key, int64_t logical_index) {
+    return philox_group(static_cast<uint64_t>(logical_index) >> 2, key.seed, key.draw);
+}
+
+AK_FUNCTION uint32_t lane_of(Philox4 words, int64_t logical_index) {
+    const int64_t lane = logical_index & 3;
+    return lane == 0 ? words.w0 : lane == 1 ? words.w1 : lane == 2 ? words.w2 : words.w3;
+}
+
+// Element i of the loop with its random bits, at these offsets.
+AK_FUNCTION void uniform_init_element(const UniformInit& a, const Bounds* staged, int64_t i, uint32_t bits,
+                                      const Offsets<UniformInit::kCount>& offsets) {
+    const Array &delta = a.array(UniformInit::kDelta), &image = a.array(UniformInit::kX);
+    const Position position = a.located ? locate(a.order, i) : Position{};
+    const Bounds bounds = find_bounds(a.bounds, staged, position.sample, channel(a.order, position));
+    const float x = read_element(image.data, image.type, offsets.at[UniformInit::kX]);
+    write_element(delta.data, delta.type, offsets.at[UniformInit::kDelta], uniform_init(bits, x, bounds));
+    if (a.has_out) {
+        const Array& out = a.array(UniformInit::kOut);
+        const float stored = read_element(delta.data, delta.type, offsets.at[UniformInit::kDelta]);
+        write_element(out.data, out.type, offsets.at[UniformInit::kOut], x + stored);
+    }
+}
+
+// The vector at `first` of the loop with its random bits.
+template <Path path>
+AK_FUNCTION void uniform_init_vector(const UniformInit& a, const Bounds* staged, int64_t first,
+                                     const uint32_t (&bits)[kWidth<path>]) {
+    constexpr int width = kWidth<path>;
+    const Array &delta = a.array(UniformInit::kDelta), &image = a.array(UniformInit::kX);
+    const Words4 x_words = read_vector<path>(image.data, image.type, first);
+    Position position = a.located ? locate(a.order, first) : Position{};
+    const bool one_segment = !a.located || in_one_segment(a.order, position, width);
+    Bounds bounds = find_bounds(a.bounds, staged, position.sample, channel(a.order, position));
+    const Floats<width> x = widen<path>(x_words, image.type);
+    Floats<width> d;
+    for (int i = 0; i < width; ++i) {
+        if (i > 0 && !one_segment) {
+            advance(a.order, position);
+            bounds = find_bounds(a.bounds, staged, position.sample, channel(a.order, position));
+        }
+        d.values[i] = uniform_init(bits[i], x.values[i], bounds);
+    }
+    const Words4 stored = narrow<path>(d, delta.type);
+    write_vector<path>(delta.data, delta.type, first, stored);
+    if (a.has_out) {
+        const Array& out = a.array(UniformInit::kOut);
+        Floats<width> adversarial = widen<path>(stored, delta.type);
+        for (int i = 0; i < width; ++i) {
+            adversarial.values[i] = x.values[i] + adversarial.values[i];
+        }
+        write_vector<path>(out.data, out.type, first, narrow<path>(adversarial, out.type));
+    }
+}
+
+// Logical order: what thread `thread` of all the grid's `threads` does.
+template <Path path>
+AK_FUNCTION void uniform_init_thread(const UniformInit& a, const Bounds* staged, PhiloxKey key, int64_t thread,
+                                     int64_t threads) {
+    if constexpr (path == Path::Strided) {
+        for (int64_t i = thread; i < a.operands.loop.numel; i += threads) {
+            const int64_t logical = a.logical_index(i);
+            const uint32_t bits = lane_of(random_words(key, logical), logical);
+            uniform_init_element(a, staged, i, bits, strided_offsets(a.operands, i));
+        }
+    } else {
+        constexpr int width = kWidth<path>;
+        for (int64_t v = thread; v < a.operands.vectors; v += threads) {
+            uint32_t bits[width];
+            for (int group = 0; group < width; group += 4) {
+                const Philox4 words = random_words(key, a.logical_index(v * width + group));
+                bits[group] = words.w0;
+                bits[group + 1] = words.w1;
+                bits[group + 2] = words.w2;
+                bits[group + 3] = words.w3;
+            }
+            uniform_init_vector<path>(a, staged, v * width, bits);
+        }
+        for (int64_t s = thread; s < single_elements<path>(a.operands); s += threads) {
+            const int64_t i = single_element<path>(a.operands, s);
+            const int64_t logical = a.logical_index(i);
+            const uint32_t bits = lane_of(random_words(key, logical), logical);
+            uniform_init_element(a, staged, i, bits, dense_offsets<UniformInit::kCount>(i));
+        }
+    }
+}
+
+// Channels last: the quads of a tile, and the elements that they are in memory.
+struct Tile {
+    int64_t first_quad;
+    int64_t quads;
+};
+
+AK_FUNCTION Tile find_tile(const UniformInit& a, int64_t tile) {
+    const int64_t first = tile * a.tile_quads;
+    const int64_t rest = a.quads - first;
+    return {first, rest < a.tile_quads ? rest : a.tile_quads};
+}
+
+// First phase: the block's threads put the tile's random words where the elements will be.
+AK_FUNCTION void draw_tile(const UniformInit& a, PhiloxKey key, Tile tile, uint32_t* bits, int thread, int threads) {
+    const int64_t channels = a.channels.value, spatial = a.quads_per_sample.value * 4;
+    for (int64_t k = thread; k < tile.quads * channels; k += threads) {
+        const int64_t quad_in_tile = a.channels.divide(k), channel = k - quad_in_tile * channels;
+        const int64_t quad = tile.first_quad + quad_in_tile;
+        const int64_t sample = a.quads_per_sample.divide(quad);
+        const int64_t pixel = (quad - sample * a.quads_per_sample.value) * 4;
+        const Philox4 words = random_words(key, (a.sample_number(sample) * channels + channel) * spatial + pixel);
+        uint32_t* target = bits + quad_in_tile * 4 * channels + channel;
+        target[0] = words.w0;
+        target[channels] = words.w1;
+        target[2 * channels] = words.w2;
+        target[3 * channels] = words.w3;
+    }
+}
+
+// Second phase, once all random words are there.
+template <Path path>
+AK_FUNCTION void fill_tile(const UniformInit& a, const Bounds* staged, Tile tile, const uint32_t* bits, int thread,
+                           int threads) {
+    constexpr int width = kWidth<path>;
+    const int64_t begin = tile.first_quad * 4 * a.channels.value, count = tile.quads * 4 * a.channels.value;
+    for (int64_t i = int64_t{thread} * width; i < count; i += int64_t{threads} * width) {
+        if (i + width <= count) {
+            uint32_t vector_bits[width];
+            for (int j = 0; j < width; ++j) {
+                vector_bits[j] = bits[i + j];
+            }
+            uniform_init_vector<path>(a, staged, begin + i, vector_bits);
+        } else {
+            for (int64_t j = i; j < count; ++j) {
+                uniform_init_element(a, staged, begin + j, bits[j], dense_offsets<UniformInit::kCount>(begin + j));
+            }
+        }
+    }
+}
+
+// `bounds` is planned before; out may be absent.
+inline UniformInit plan_uniform_init(const View& delta, const View& x, const View& out, const BoundSet& bounds,
+                                     const int64_t* sample_index, int64_t sample_index_stride, int64_t* seed, int64_t* draw) {
+    const View views[UniformInit::kCount] = {delta, x, out};
+    UniformInit a{};
+    a.bounds = bounds;
+    a.sample_size = make_divisor(x.sample_size());
+    a.sample_index = sample_index;
+    a.sample_index_stride = sample_index_stride;
+    a.seed = seed;
+    a.draw = draw;
+    a.has_out = out.present;
+    a.located = bounds.per_channel || bounds.per_sample;
+    a.channels = make_divisor(x.channels());
+    a.quads_per_sample = make_divisor(x.spatial_size() / 4);
+    a.quads = x.samples() * (x.spatial_size() / 4);
+
+    a.operands = plan(memory_loop(delta), views);
+    const bool aligned = a.operands.path != Path::Strided && a.operands.head == 0;
+    if (a.operands.loop.channels_last && aligned && x.spatial_size() % 4 == 0 && x.channels() * 8 <= kTileBits) {
+        a.tile_quads = kTileBits / (x.channels() * 8) * 2;  // even: tiles of whole vectors
+        a.tiles = (a.quads + a.tile_quads - 1) / a.tile_quads;
+    } else if (a.operands.loop.channels_last || !aligned || (sample_index != nullptr && x.sample_size() % 4 != 0)) {
+        a.operands = plan(make_loop(delta, false), views);
+        a.operands.path = Path::Strided;
+        a.operands.vectors = 0;
+    }
+    a.order = make_order(x, a.operands.loop.channels_last, bounds.per_channel);
+    return a;
+}
+
+}  // namespace advkernels::cuda

@@ -1,0 +1,234 @@
+// The CUDA kernels' own code, run on the host over a whole grid or a part of it: doors for the tests.
+#include "simulate.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include "cuda/sgd_step.h"
+#include "cuda/sign_step.h"
+#include "cuda/uniform_init.h"
+
+namespace py = pybind11;
+
+namespace advkernels::cuda {
+namespace {
+
+// (address, dtype, sizes, strides) of a tensor
+using Given = std::tuple<int64_t, std::string, std::vector<int64_t>, std::vector<int64_t>>;
+using MaybeGiven = std::optional<Given>;
+// (address, sample stride, channel stride) of a table
+using GivenTable = std::tuple<int64_t, int64_t, int64_t>;
+using Values = std::vector<double>;
+
+template <typename T>
+T* pointer(int64_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+View view(const MaybeGiven& given) {
+    if (!given) {
+        return {};
+    }
+    const auto& [address, type, sizes, strides] = *given;
+    View result{pointer<char>(address),
+                type == "float32"    ? DType::Float
+                : type == "bfloat16" ? DType::BFloat16
+                                     : DType::Float16,
+                static_cast<int>(sizes.size()),
+                {},
+                {},
+                true};
+    std::copy(sizes.begin(), sizes.end(), result.sizes);
+    std::copy(strides.begin(), strides.end(), result.strides);
+    return result;
+}
+
+BoundSet bound_set(const std::vector<Values>& values, const std::vector<GivenTable>& tables, const View& x) {
+    BoundSet set{};
+    if (!values.empty()) {
+        plan_values(set, values.at(0), values.at(1), values.at(2), values.at(3));
+        return set;
+    }
+    const auto table = [&](int i) {
+        const auto& [address, sample_stride, channel_stride] = tables.at(i);
+        return BoundTable{pointer<const float>(address), sample_stride, channel_stride};
+    };
+    set.alpha = table(0);
+    set.epsilon = table(1);
+    set.lower = table(2);
+    set.upper = table(3);
+    plan_tables(set, x.channels(), x.numel() == 0);
+    return set;
+}
+
+// Which part of a grid runs; dry: with addresses only.
+struct Grid {
+    int64_t blocks;
+    int threads;
+    int64_t first_block, last_block;
+    bool dry;
+};
+
+py::array_t<int64_t> table(const std::vector<Access>& accesses) {
+    py::array_t<int64_t> result({static_cast<py::ssize_t>(accesses.size()), py::ssize_t{6}});
+    auto rows = result.mutable_unchecked<2>();
+    for (size_t i = 0; i < accesses.size(); ++i) {
+        rows(i, 0) = accesses[i].address;
+        rows(i, 1) = accesses[i].bytes;
+        for (int word = 0; word < 4; ++word) {
+            rows(i, 2 + word) = accesses[i].words[word];
+        }
+    }
+    return result;
+}
+
+// Runs `block(index)` over the grid and returns (path, reads, writes): rows of address, bytes and four words.
+template <typename Block>
+py::tuple record(const char* path, const Grid& grid, const Block& block) {
+    trace() = {grid.dry, {}, {}};
+    for (int64_t index = grid.first_block; index < grid.last_block; ++index) {
+        block(index);
+    }
+    py::tuple result = py::make_tuple(path, table(trace().reads), table(trace().writes));
+    trace() = {};
+    return result;
+}
+
+template <typename Visit>
+py::tuple with_path(Path path, const Visit& visit) {
+    switch (path) {
+        case Path::Floats: return visit.template operator()<Path::Floats>("floats");
+        case Path::Halves: return visit.template operator()<Path::Halves>("halves");
+        case Path::Mixed: return visit.template operator()<Path::Mixed>("mixed");
+        default: return visit.template operator()<Path::Strided>("strided");
+    }
+}
+
+py::tuple simulate_sign_step(const Given& delta, const Given& grad, const Given& x, const MaybeGiven& out,
+                             const std::vector<Values>& values, const std::vector<GivenTable>& tables,
+                             int64_t mask, int64_t mask_stride, const Grid& grid) {
+    const SignStep a = plan_sign_step(view(delta), view(grad), view(x), view(out), bound_set(values, tables, view(x)),
+                                      pointer<const bool>(mask), mask_stride);
+    return with_path(a.operands.path, [&]<Path path>(const char* name) {
+        return record(name, grid, [&](int64_t block) {
+            Bounds staged[kStagedChannels];
+            for (int thread = 0; thread < grid.threads; ++thread) {
+                stage_bounds(a.bounds, staged, thread, grid.threads);
+            }
+            for (int thread = 0; thread < grid.threads; ++thread) {
+                sign_step_thread<path>(a, staged, block * grid.threads + thread, grid.blocks * grid.threads);
+            }
+        });
+    });
+}
+
+py::tuple simulate_uniform_init(const Given& delta, const Given& x, const MaybeGiven& out, int64_t state,
+                                const std::vector<Values>& values, const std::vector<GivenTable>& tables,
+                                int64_t sample_index, int64_t sample_index_stride, const Grid& grid) {
+    int64_t* seed = pointer<int64_t>(state);
+    const UniformInit a =
+        plan_uniform_init(view(delta), view(x), view(out), bound_set(values, tables, view(x)),
+                          pointer<const int64_t>(sample_index), sample_index_stride, seed, seed + 1);
+    return with_path(a.operands.path, [&]<Path path>(const char* name) {
+        return record(a.tiles > 0 ? "tiles" : name, grid, [&](int64_t block) {
+            Bounds staged[kStagedChannels];
+            uint32_t bits[kTileBits];
+            const PhiloxKey key{static_cast<uint64_t>(*a.seed),
+                                static_cast<uint64_t>(DrawTicket::count(read_counter(a.draw)))};
+            DrawTicket::take(a.draw, grid.blocks);
+            for (int thread = 0; thread < grid.threads; ++thread) {
+                stage_bounds(a.bounds, staged, thread, grid.threads);
+            }
+            if constexpr (path != Path::Strided) {
+                for (int64_t i = block; i < a.tiles; i += grid.blocks) {
+                    const Tile tile = find_tile(a, i);
+                    for (int thread = 0; thread < grid.threads; ++thread) {
+                        draw_tile(a, key, tile, bits, thread, grid.threads);
+                    }
+                    for (int thread = 0; thread < grid.threads; ++thread) {
+                        fill_tile<path>(a, staged, tile, bits, thread, grid.threads);
+                    }
+                }
+            }
+            for (int thread = 0; thread < grid.threads && a.tiles == 0; ++thread) {
+                uniform_init_thread<path>(a, staged, key, block * grid.threads + thread, grid.blocks * grid.threads);
+            }
+        });
+    });
+}
+
+// (param, grad, master, momentum, address of the step counter)
+using GivenParameter = std::tuple<Given, Given, MaybeGiven, MaybeGiven, int64_t>;
+
+SgdViews sgd_views(const GivenParameter& given) {
+    const auto& [param, grad, master, momentum, step] = given;
+    return {view(param), view(grad), view(master), view(momentum), pointer<int64_t>(step)};
+}
+
+SgdShared sgd_shared(const std::vector<float>& numbers, bool maximize, bool nesterov, bool has_momentum,
+                     const std::vector<int64_t>& device_scalars) {
+    const auto scalar = [&](int i) { return pointer<const float>(device_scalars.at(i)); };
+    SgdSettings settings{numbers.at(0), 1.0f,     numbers.at(1),          numbers.at(2), numbers.at(3),
+                         scalar(1) != nullptr, maximize, nesterov};
+    return {settings, scalar(0), scalar(1), scalar(2), has_momentum};
+}
+
+py::tuple simulate_sgd_list(const std::vector<GivenParameter>& parameters, const SgdShared& shared, Grid grid) {
+    auto list = std::make_unique<SgdList<kLargeList>>();
+    list->shared = shared;
+    for (const GivenParameter& parameter : parameters) {
+        append(*list, sgd_views(parameter));
+    }
+    grid.blocks = list->blocks;
+    grid.last_block = grid.last_block < 0 ? grid.blocks : grid.last_block;
+    return record("list", grid, [&](int64_t block) {
+        if (list->shared.skipped()) {
+            return;
+        }
+        const int index = tensor_of_block(*list, block);
+        const SgdTensor& tensor = list->tensor[index];
+        const bool first = StepTicket::count(read_counter(tensor.step)) == 0;
+        StepTicket::take(tensor.step, blocks_of_tensor(*list, index));
+        for (int thread = 0; thread < grid.threads; ++thread) {
+            sgd_step_thread(tensor, block - tensor.first_block, first, list->shared.has_momentum, list->shared.read(),
+                            thread, grid.threads);
+        }
+    });
+}
+
+py::tuple simulate_sgd_strided(const GivenParameter& parameter, const SgdShared& shared, const Grid& grid) {
+    const SgdStrided a = plan_sgd_strided(shared, sgd_views(parameter));
+    return record("strided", grid, [&](int64_t block) {
+        if (a.shared.skipped()) {
+            return;
+        }
+        const bool first = StepTicket::count(read_counter(a.step)) == 0;
+        StepTicket::take(a.step, grid.blocks);
+        for (int thread = 0; thread < grid.threads; ++thread) {
+            sgd_step_strided_thread(a, first, a.shared.read(), block * grid.threads + thread,
+                                    grid.blocks * grid.threads);
+        }
+    });
+}
+
+}  // namespace
+
+void bind_simulation(py::module_& module) {
+    py::class_<Grid>(module, "Grid")
+        .def(py::init<int64_t, int, int64_t, int64_t, bool>(), py::arg("blocks"), py::arg("threads"),
+             py::arg("first_block"), py::arg("last_block"), py::arg("dry") = false);
+    py::class_<SgdShared>(module, "SgdShared").def(py::init(&sgd_shared));
+    module.def("simulate_sign_step", &simulate_sign_step);
+    module.def("simulate_uniform_init", &simulate_uniform_init);
+    module.def("simulate_sgd_list", &simulate_sgd_list);
+    module.def("simulate_sgd_strided", &simulate_sgd_strided);
+    module.def("shares_order", [](const GivenParameter& given) { return shares_order(sgd_views(given)); });
+    module.def("divide", [](int64_t n, int64_t d) { return make_divisor(d).divide(n); });
+}
+
+}  // namespace advkernels::cuda

@@ -1,0 +1,199 @@
+"""The CUDA kernels' code, walked on the host over whole grids: every element once, equal to the reference bit for bit."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from cases import Case, bound, cases, images, place, same
+from simulation import check_accesses, doors, given, given_bounds
+from torch import Tensor
+
+import advkernels as ak
+from advkernels import checks
+from advkernels.backends import reference
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+GRIDS = [(1, 32), (7, 64), (2, 256), (40, 32)]
+
+
+def whole(grid: tuple[int, int]) -> object:
+    blocks, threads = grid
+    return doors().Grid(blocks, threads, 0, blocks)
+
+
+def like(tensor: Tensor, fill: float = math.nan, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of the same strides and offset in a buffer of its own."""
+    span = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    buffer = torch.full((tensor.storage_offset() + max(span, 0) + 1,), fill, dtype=dtype or tensor.dtype)
+    return buffer.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
+def check_sign_step(
+    delta: Tensor, grad: Tensor, x: Tensor, out: Tensor | None, bounds: list, mask: Tensor | None, grid: tuple[int, int]
+) -> str:
+    expected, expected_out = delta.clone(), None if out is None else torch.empty_like(out)
+    reference.sign_step_(expected, grad, x, *bounds, mask, expected_out)
+    mask_place = (0, 0) if mask is None else (mask.data_ptr(), mask.stride(0))
+    result = doors().simulate_sign_step(
+        given(delta), given(grad), given(x), given(out), *given_bounds(bounds), *mask_place, whole(grid)
+    )
+    stepped = delta if mask is None else delta[mask]
+    shown = [delta[n] for n in range(len(delta)) if mask[n]] if mask is not None else [stepped]
+    check_accesses(result, [*shown, *([] if out is None else [out])], [delta, grad, x])
+    assert same(delta, expected)
+    assert out is None or same(out, expected_out)
+    return result[0]
+
+
+def check_uniform_init(
+    delta: Tensor, x: Tensor, out: Tensor | None, bounds: list, index: Tensor | None, grid: tuple[int, int]
+) -> str:
+    states = [torch.tensor([2**62 + 17, 2**40 + 5]) for _ in range(2)]
+    expected, expected_out = delta.clone(), None if out is None else torch.empty_like(out)
+    reference.uniform_init_(expected, x, states[0], *bounds[1:], index, expected_out)
+    index_place = (0, 0) if index is None else (index.data_ptr(), index.stride(0))
+    result = doors().simulate_uniform_init(
+        given(delta), given(x), given(out), states[1].data_ptr(), *given_bounds(bounds), *index_place, whole(grid)
+    )
+    check_accesses(result, [delta, *([] if out is None else [out])], [x])
+    assert same(delta, expected)
+    assert out is None or same(out, expected_out)
+    assert torch.equal(*states)
+    return result[0]
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_case_table(case: Case) -> None:
+    generator = torch.Generator().manual_seed(0)
+    delta, grad, x = images(case, "cpu", generator)
+    given_by_user = {n: bound(case.bounds, s, x, generator)[0] for n, s in (("alpha", 0.03), ("epsilon", 0.1))}
+    given_by_user |= {n: bound(case.bounds, s, x, generator)[0] for n, s in (("lower", 0.05), ("upper", 1.0))}
+    _, bounds = checks.bounds("sign_step_", x, **given_by_user)
+    mask = torch.rand(case.shape[0], generator=generator) > 0.3
+    index = torch.randperm(case.shape[0], generator=generator) + 2**40
+    grid = GRIDS[sum(case.shape) % len(GRIDS)]
+    out = place(torch.full_like(x, math.nan), case.layout, 3)
+    check_sign_step(delta.clone(memory_format=torch.preserve_format), grad, x, None, bounds, None, grid)
+    check_sign_step(delta, grad, x, out, bounds, mask, grid)
+    check_uniform_init(like(delta), x, None, bounds, None, grid)
+    check_uniform_init(like(delta), x, out, bounds, index, grid)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtypes", list(itertools.product(DTYPES, DTYPES, DTYPES)), ids=lambda d: "-".join(map(str, d)))
+def test_mixed_dtypes_take_vectors(dtypes: tuple[torch.dtype, ...], layout: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    parts = [torch.randn(3, 3, 8, 12, generator=generator).to(dtype) for dtype in dtypes]
+    delta, grad, x = (place(part, layout, 0) for part in parts)
+    out = like(grad)
+    bounds = [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [-1.0], [1.0]]
+    expected = {1: "floats" if dtypes[0] == torch.float32 else "halves"}
+    mask = torch.tensor([True, False, True])
+    kinds = {dtype == torch.float32 for dtype in dtypes}
+    path = "mixed" if len(kinds) > 1 else expected[1]
+    assert check_sign_step(delta, grad, x, out, bounds, mask, (3, 32)) == path
+    path = check_uniform_init(delta, x, out, bounds, torch.tensor([5, 0, 9]), (3, 32))
+    assert path == "tiles" if layout == "channels_last" else path in ("floats", "halves", "mixed")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("offset", range(9))
+def test_common_misalignment_takes_vectors(dtype: torch.dtype, offset: int) -> None:
+    """A head of single elements, vectors, a tail: for every size around the vectors' width."""
+    bounds = [[0.1], [0.2], [-1.0], [1.0]]
+    for size in (*range(1, 20), 63, 64, 65):
+        parts = [torch.randn(offset + size).to(dtype)[offset:] for _ in range(3)]
+        addresses = {tensor.data_ptr() % 16 for tensor in parts}
+        path = check_sign_step(*parts, None, bounds, None, (2, 4))
+        if len(addresses) == 1 and size >= 16:
+            assert path == ("floats" if dtype == torch.float32 else "halves")
+        check_uniform_init(parts[0], parts[2], None, bounds, None, (2, 4))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (3, 1, 6, 6), (2, 5, 3, 4), (2, 250, 2, 2), (1, 257, 2, 2), (9, 2, 2, 2)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_channels_last_noise_in_tiles(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x = torch.rand(shape).to(dtype).contiguous(memory_format=torch.channels_last)
+    bounds = [[0.1] * 3, torch.rand(1, shape[1]), -torch.ones(1, 1), torch.ones(1, 1)]
+    bounds[0] = bounds[1]
+    for grid in GRIDS:
+        path = check_uniform_init(like(x), x, like(x), bounds, None, grid)
+        assert path == "tiles" if shape[1] <= 256 and shape[1] > 1 else path != "tiles"
+
+
+def sgd_parameters(shapes: list[tuple[int, ...]], layout: str) -> dict[str, list[Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    params = [torch.randn(s, generator=generator).to(DTYPES[i % 3]) for i, s in enumerate(shapes)]
+    if layout == "mixed":
+        params = [p.contiguous(memory_format=torch.channels_last) if p.dim() == 4 else p for p in params]
+    grads = [torch.randn(s, generator=generator).to(DTYPES[i // 3 % 3]) for i, s in enumerate(shapes)]
+    if layout == "offset":
+        params, grads = ([place(t, "offset", i % 8) for i, t in enumerate(ts)] for ts in (params, grads))
+    return {
+        "params": params,
+        "grads": grads,
+        "masters": [like(p, dtype=torch.float32).copy_(p) if i % 2 else torch.empty(0) for i, p in enumerate(params)],
+        "momentum_buffers": [like(p, 0.5, torch.float32 if i % 4 else p.dtype) for i, p in enumerate(params)],
+        "steps": [torch.tensor(i % 3) for i in range(len(params))],
+    }
+
+
+SGD_SHAPES = [(1,), (0,), (3,), (5, 3, 3, 3), (4, 4), (4095,), (4096,), (4097,), (2, 3, 5, 5), (9000,), (7, 1)]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "offset", "mixed"])
+@pytest.mark.parametrize(
+    ("momentum", "nesterov", "maximize", "scaled", "found"),
+    [
+        (0.0, False, False, False, None),
+        (0.9, False, True, True, 0.0),
+        (0.9, True, False, False, 0.0),
+        (0.9, True, True, True, 1.0),
+    ],
+)
+def test_sgd_step(
+    layout: str, momentum: float, nesterov: bool, maximize: bool, scaled: bool, found: float | None
+) -> None:
+    ours, theirs = (sgd_parameters(SGD_SHAPES, layout) for _ in range(2))
+    lr, inv_scale = torch.tensor(0.1), torch.tensor(1 / 3) if scaled else None
+    found_inf = None if found is None else torch.tensor(found)
+    dampening, weight_decay = 0.25, 5e-4
+    reference.sgd_step_(
+        *theirs.values(), lr, inv_scale, found_inf, momentum, dampening, weight_decay, nesterov, maximize
+    )
+
+    scalars = [0 if t is None else t.data_ptr() for t in (lr, inv_scale, found_inf)]
+    numbers = [0.0, momentum, 1 - dampening, weight_decay]
+    shared = doors().SgdShared(numbers, maximize, nesterov, momentum != 0, scalars)
+    listed, rest = [], []
+    for p, g, w, b, step in zip(*ours.values(), strict=True):
+        master, buffer = (t if used and t.numel() else None for t, used in ((w, True), (b, momentum != 0)))
+        parameter = (given(p), given(g), given(master), given(buffer), step.data_ptr())
+        tensors = [t for t in (p, master, buffer) if t is not None], [g]
+        (listed if doors().shares_order(parameter) else rest).append((parameter, tensors))
+    assert bool(rest) == (layout == "mixed")
+    grid = doors().Grid(0, 64, 0, -1)
+    runs = [(doors().simulate_sgd_list([p for p, _ in listed], shared, grid), [t for _, t in listed])]
+    runs += [(doors().simulate_sgd_strided(p, shared, whole((3, 64))), [t]) for p, t in rest]
+    for result, tensors in runs:
+        written = [t for ts, _ in tensors for t in ts] if not found else [torch.empty(0)]
+        check_accesses(result, written, [g for _, grads in tensors for g in grads])
+    for name in ours:
+        for one, other in zip(ours[name], theirs[name], strict=True):
+            assert same(one, other), name
+
+
+def test_draw_counter_advances_once_a_launch() -> None:
+    x = torch.rand(100)
+    state = torch.tensor([3, 0])
+    for draw in range(3):
+        delta = torch.empty(100)
+        bounds = given_bounds([[0.0], [0.1], [0.0], [1.0]])
+        doors().simulate_uniform_init(
+            given(delta), given(x), None, state.data_ptr(), *bounds, 0, 0, whole((draw + 1, 32))
+        )
+        rng = ak.PhiloxState(3)
+        rng.tensor[1] = draw
+        assert torch.equal(delta, ak.uniform_init(x, 0.1, rng=rng))
+        assert state.tolist() == [3, draw + 1]
