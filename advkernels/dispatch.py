@@ -7,7 +7,7 @@ import torch
 
 from advkernels import env
 from advkernels.backends import native
-from advkernels.schemas import DEFAULTS, SCHEMAS
+from advkernels.schemas import DEFAULTS
 
 _requested = env.backend()
 
@@ -52,12 +52,25 @@ def why_missing(name: str, device_type: str) -> str | None:
         return None
     if name == "native":
         return None if device_type in native.DEVICES else native.REASON
-    return "not part of this version"
+    if device_type == "cuda":
+        return _triton_import_error() if torch.cuda.is_available() else "no CUDA device"
+    if device_type == "cpu" and env.interprets_triton():
+        return _triton_import_error()
+    return "Triton kernels run on CUDA devices"
+
+
+def _triton_import_error() -> str | None:
+    try:
+        import advkernels.backends.triton  # noqa: F401
+    except ImportError as error:
+        return f"triton does not import: {error}"
+    return None
 
 
 def fastest(device_type: str) -> str:
-    """The backend that "auto" means on such a device."""
-    return "native" if why_missing("native", device_type) is None else "reference"
+    """The backend that "auto" means on such a device; the interpreter is never meant."""
+    names = ("native", "triton") if device_type == "cuda" else ("native",)
+    return next((name for name in names if why_missing(name, device_type) is None), "reference")
 
 
 def choose(device_type: str) -> str:
@@ -75,15 +88,9 @@ def choose(device_type: str) -> str:
 
 def pick(operator: str, device: torch.device) -> Callable[..., None]:
     """The function behind an operator, named with its overload ("sign_step_.values"), on such a device."""
-    return _TABLE[choose(device.type), operator]
-
-
-def _native(name: str) -> Callable[..., None]:
-    packet, _, overload = name.partition(".")
-    return getattr(getattr(torch.ops.advkernels, packet), overload or "default")
-
-
-_TABLE = {
-    **{("reference", name): DEFAULTS[name.partition(".")[0]] for name in SCHEMAS},
-    **{("native", name): _native(name) for name in SCHEMAS},
-}
+    backend_name = choose(device.type)
+    packet, _, overload = operator.partition(".")
+    if backend_name == "reference":
+        return DEFAULTS[packet]
+    namespace = torch.ops.advkernels if backend_name == "native" else torch.ops.advkernels_triton
+    return getattr(getattr(namespace, packet), overload or "default")
