@@ -148,8 +148,7 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
-@pytest.mark.parametrize("with_out", [False, True], ids=["", "out"])
+@pytest.mark.parametrize(("with_out", "masked"), [(False, False), (True, True)], ids=["plain", "out-masked"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_sign_step(case: Case, with_out: bool, masked: bool) -> None:
     shape, dtypes, layouts, bounds, special = case
@@ -177,8 +176,7 @@ def test_sign_step_of_an_expanded_image() -> None:
     assert_same(got, wanted)
 
 
-@pytest.mark.parametrize("indexed", [False, True], ids=["", "indexed"])
-@pytest.mark.parametrize("with_out", [False, True], ids=["", "out"])
+@pytest.mark.parametrize(("with_out", "indexed"), [(False, False), (True, True)], ids=["plain", "out-indexed"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_uniform_init(case: Case, with_out: bool, indexed: bool) -> None:
     shape, dtypes, layouts, bounds, special = case

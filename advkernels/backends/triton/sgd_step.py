@@ -33,9 +33,9 @@ def _sgd_step_kernel(
     ROWS: tl.constexpr,  # noqa: N803
 ):
     group = program_groups(ROWS)
-    inside = group < groups
     if found_inf is not None:
-        inside = inside & (tl.load(found_inf) == 0)
+        groups = tl.where(tl.load(found_inf) == 0, groups, 0)
+    inside = group < groups
     element = group * WIDTH + tl.arange(0, WIDTH)[None, :]
     g = load(grad, element, inside)
     if master is not None:
