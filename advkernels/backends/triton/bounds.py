@@ -42,7 +42,7 @@ def per_plane(*forms: int) -> bool:
 
 
 @triton.jit
-def bound(first, second, third, fourth, sample, channel, channels, inside, FORM: tl.constexpr):  # noqa: N803
+def bound(first, second, third, fourth, sample, channel, CHANNELS: tl.constexpr, inside, FORM: tl.constexpr):  # noqa: N803
     """float32 bound of each group: a scalar, or (rows, 1)."""
     if FORM == SCALAR:
         return first
@@ -57,5 +57,5 @@ def bound(first, second, third, fourth, sample, channel, channels, inside, FORM:
         if FORM == TABLE_SAMPLES:
             index = sample
         if FORM == TABLE_BOTH:
-            index = sample * channels + channel
+            index = sample * CHANNELS + channel
         return tl.load(first + index, inside)

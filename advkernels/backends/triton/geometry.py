@@ -55,11 +55,12 @@ def geometry(operation: str, tensors: dict[str, Tensor | None], per_plane: bool,
     for name, tensor in given.items():
         checks.image(operation, name, tensor, like=x)
     samples = x.shape[0] if x.dim() > 0 else 1
-    channels = x.shape[1] if x.dim() > 1 else 1
+    channels = int(x.shape[1]) if x.dim() > 1 else 1  # a constant of the kernel
     plane = x.numel() // (samples * channels)
     order = memory_order(list(given.values()))
     apart = per_plane or (numbered and order == CHANNELS_LAST.value)
-    widest = 4 if all(tensor.dtype == torch.float32 for tensor in given.values()) else 8
+    # Sixteen bytes of each tensor; four elements where dtypes differ, since a program keeps one layout for all.
+    widest = 8 if all(tensor.dtype != torch.float32 for tensor in given.values()) else 4
     grouped = plane if order == CONTIGUOUS.value else 1
     width = widest if order != STRIDED.value and (grouped if apart else x.numel()) % widest == 0 else 1
     return Geometry(
@@ -109,22 +110,21 @@ def program_groups(ROWS: tl.constexpr):  # noqa: N803
 
 
 @triton.jit
-def coordinates(group, channels, places, ORDER: tl.constexpr, WIDE: tl.constexpr):  # noqa: N803
+def coordinates(group, places, ORDER: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr):  # noqa: N803
     """int64 sample, channel and place of a group, by 32-bit division where that is enough."""
     kind: tl.constexpr = tl.uint64 if WIDE else tl.uint32
     index = group.to(kind)
-    c_size = tl.cast(channels, kind)
     s_size = tl.cast(places, kind)
     if ORDER == CHANNELS_LAST:
-        channel = index % c_size
-        rest = index // c_size
+        channel = index % CHANNELS
+        rest = index // CHANNELS
         place = rest % s_size
         sample = rest // s_size
     else:
         place = index % s_size
         rest = index // s_size
-        channel = rest % c_size
-        sample = rest // c_size
+        channel = rest % CHANNELS
+        sample = rest // CHANNELS
     return sample.to(tl.int64), channel.to(tl.int64), place.to(tl.int64)
 
 

@@ -27,7 +27,6 @@ def _sign_step_kernel(
     mask,
     out,
     groups,
-    channels,
     places,
     mask_stride,
     alpha0,
@@ -66,15 +65,16 @@ def _sign_step_kernel(
     WIDTH: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
     WIDE: tl.constexpr,  # noqa: N803
+    CHANNELS: tl.constexpr,  # noqa: N803
 ):
     group = program_groups(ROWS)
     inside = group < groups
     element = group * WIDTH + tl.arange(0, WIDTH)[None, :]
-    n, c, s = coordinates(group, channels, places, ORDER, WIDE)
-    a = bound(alpha0, alpha1, alpha2, alpha3, n, c, channels, inside, ALPHA)
-    eps = bound(epsilon0, epsilon1, epsilon2, epsilon3, n, c, channels, inside, EPSILON)
-    low = bound(lower0, lower1, lower2, lower3, n, c, channels, inside, LOWER)
-    high = bound(upper0, upper1, upper2, upper3, n, c, channels, inside, UPPER)
+    n, c, s = coordinates(group, places, ORDER, WIDE, CHANNELS)
+    a = bound(alpha0, alpha1, alpha2, alpha3, n, c, CHANNELS, inside, ALPHA)
+    eps = bound(epsilon0, epsilon1, epsilon2, epsilon3, n, c, CHANNELS, inside, EPSILON)
+    low = bound(lower0, lower1, lower2, lower3, n, c, CHANNELS, inside, LOWER)
+    high = bound(upper0, upper1, upper2, upper3, n, c, CHANNELS, inside, UPPER)
 
     delta_offset = offset(element, n, c, s, delta_n, delta_c, delta_s, ORDER)
     d = load(delta, delta_offset, inside)
@@ -119,7 +119,6 @@ def sign_step_(
             mask,
             adversarial,
             shape.groups,
-            shape.channels,
             shape.places,
             0 if mask is None else mask.stride(0),
             *[argument for arguments, _ in bounds for argument in arguments],
@@ -132,6 +131,7 @@ def sign_step_(
             WIDTH=shape.width,
             ROWS=shape.rows,
             WIDE=shape.wide,
+            CHANNELS=shape.channels,
             **launch_options(kernel),
         )
     if d is not delta:

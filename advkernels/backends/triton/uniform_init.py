@@ -20,7 +20,7 @@ from advkernels.backends.triton.philox import random_bits
 
 
 @triton.jit
-def _logical_element(group, n, c, s, sample_index, channels, places, inside, ORDER, WIDTH):  # noqa: N803
+def _logical_element(group, n, c, s, sample_index, places, inside, ORDER, WIDTH, CHANNELS):  # noqa: N803
     """(rows, 1) int64: number of a group's first element in N, C, H, W order, n replaced by sample_index[n]."""
     if sample_index is None and ORDER != CHANNELS_LAST:
         return group * WIDTH
@@ -29,7 +29,7 @@ def _logical_element(group, n, c, s, sample_index, channels, places, inside, ORD
         number = n
         if sample_index is not None:
             number = tl.load(sample_index + n, inside)
-        return (number * channels + c) * plane + s * WIDTH
+        return (number * CHANNELS + c) * plane + s * WIDTH
 
 
 @triton.jit
@@ -40,7 +40,6 @@ def _uniform_init_kernel(
     sample_index,
     out,
     groups,
-    channels,
     places,
     epsilon0,
     epsilon1,
@@ -70,16 +69,17 @@ def _uniform_init_kernel(
     WIDTH: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
     WIDE: tl.constexpr,  # noqa: N803
+    CHANNELS: tl.constexpr,  # noqa: N803
 ):
     group = program_groups(ROWS)
     inside = group < groups
     element = group * WIDTH + tl.arange(0, WIDTH)[None, :]
-    n, c, s = coordinates(group, channels, places, ORDER, WIDE)
-    eps = bound(epsilon0, epsilon1, epsilon2, epsilon3, n, c, channels, inside, EPSILON)
-    low = bound(lower0, lower1, lower2, lower3, n, c, channels, inside, LOWER)
-    high = bound(upper0, upper1, upper2, upper3, n, c, channels, inside, UPPER)
+    n, c, s = coordinates(group, places, ORDER, WIDE, CHANNELS)
+    eps = bound(epsilon0, epsilon1, epsilon2, epsilon3, n, c, CHANNELS, inside, EPSILON)
+    low = bound(lower0, lower1, lower2, lower3, n, c, CHANNELS, inside, LOWER)
+    high = bound(upper0, upper1, upper2, upper3, n, c, CHANNELS, inside, UPPER)
 
-    logical = _logical_element(group, n, c, s, sample_index, channels, places, inside, ORDER, WIDTH)
+    logical = _logical_element(group, n, c, s, sample_index, places, inside, ORDER, WIDTH, CHANNELS)
     bits = random_bits(logical, tl.load(state), tl.load(state + 1), WIDTH)
     u = multiply((bits >> 8).to(tl.float32), 5.9604644775390625e-08)  # 2^-24
     noise = multiply(u, 2.0 * eps) - eps
@@ -131,7 +131,6 @@ def _draw(
             None if sample_index is None else sample_index.contiguous(),
             adversarial,
             shape.groups,
-            shape.channels,
             shape.places,
             *[argument for arguments, _ in bounds for argument in arguments],
             *strides(d),
@@ -142,6 +141,7 @@ def _draw(
             WIDTH=shape.width,
             ROWS=shape.rows,
             WIDE=shape.wide,
+            CHANNELS=shape.channels,
             **launch_options(kernel),
         )
     if d is not delta:
