@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -52,12 +53,25 @@ def why_missing(name: str, device_type: str) -> str | None:
         return None
     if name == "native":
         return native.why_missing(device_type)
-    return "not part of this version"
+    if device_type == "cuda":
+        return _triton_import_error() if torch.cuda.is_available() else "no CUDA device"
+    if device_type == "cpu" and env.interprets_triton():
+        return _triton_import_error()
+    return "Triton kernels run on CUDA devices"
+
+
+def _triton_import_error() -> str | None:
+    try:
+        import advkernels.backends.triton  # noqa: F401
+    except ImportError as error:
+        return f"triton does not import: {error}"
+    return None
 
 
 def fastest(device_type: str) -> str:
-    """The backend that "auto" means on such a device."""
-    return "native" if why_missing("native", device_type) is None else "reference"
+    """The backend that "auto" means on such a device; the interpreter is never meant."""
+    names = ("native", "triton") if device_type == "cuda" else ("native",)
+    return next((name for name in names if why_missing(name, device_type) is None), "reference")
 
 
 def choose(device_type: str) -> str:
@@ -75,15 +89,18 @@ def choose(device_type: str) -> str:
 
 def pick(operator: str, device: torch.device) -> Callable[..., None]:
     """The function behind an operator, named with its overload ("sign_step_.values"), on such a device."""
-    return _TABLE[choose(device.type), operator]
+    name = choose(device.type)
+    if name == "triton":
+        return _overload(torch.ops.advkernels_triton, operator)
+    return _TABLE[name, operator]
 
 
-def _native(name: str) -> Callable[..., None]:
-    packet, _, overload = name.partition(".")
-    return getattr(getattr(torch.ops.advkernels, packet), overload or "default")
+def _overload(namespace: Any, operator: str) -> Callable[..., None]:
+    packet, _, overload = operator.partition(".")
+    return getattr(getattr(namespace, packet), overload or "default")
 
 
 _TABLE = {
     **{("reference", name): DEFAULTS[name.partition(".")[0]] for name in SCHEMAS},
-    **{("native", name): _native(name) for name in SCHEMAS},
+    **{("native", name): _overload(torch.ops.advkernels, name) for name in SCHEMAS},
 }

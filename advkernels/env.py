@@ -21,6 +21,11 @@ def backend() -> str:
     return _choice("ADVKERNELS_BACKEND", "auto", BACKENDS)
 
 
+def interprets_triton() -> bool:
+    """TRITON_INTERPRET, Triton's own: its kernels run in Python on CPU tensors, which is how they are tested."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+
 def build_native() -> str:
     """ADVKERNELS_BUILD_NATIVE, read by setup.py.
 

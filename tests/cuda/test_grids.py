@@ -1,4 +1,4 @@
-"""The CUDA kernels' code, walked on the host over whole grids: every element once, equal to the reference bit for bit."""
+"""The CUDA kernels' code, walked on the host over whole grids: every element once, the reference's bits."""
 
 import itertools
 import math
@@ -111,7 +111,9 @@ def test_common_misalignment_takes_vectors(dtype: torch.dtype, offset: int) -> N
         check_uniform_init(parts[0], parts[2], None, bounds, None, (2, 4))
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (3, 1, 6, 6), (2, 5, 3, 4), (2, 250, 2, 2), (1, 257, 2, 2), (9, 2, 2, 2)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 32, 32), (3, 1, 6, 6), (2, 5, 3, 4), (2, 250, 2, 2), (1, 257, 2, 2), (9, 2, 2, 2)]
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_channels_last_noise_in_tiles(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     x = torch.rand(shape).to(dtype).contiguous(memory_format=torch.channels_last)

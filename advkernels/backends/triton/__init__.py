@@ -1,0 +1,30 @@
+"""Every operation as a Triton kernel behind an operator of the namespace `advkernels_triton`.
+
+They are `triton_op`s: torch.compile traces through them to the kernels.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from advkernels.backends.triton.sgd_step import sgd_step_
+from advkernels.backends.triton.sign_step import sign_step_
+from advkernels.backends.triton.uniform_init import uniform_init_
+from advkernels.schemas import SCHEMAS
+
+_LAUNCHERS: dict[str, Callable[..., None]] = {
+    "sign_step_": sign_step_,
+    "uniform_init_": uniform_init_,
+    "sgd_step_": sgd_step_,
+}
+
+
+def _register() -> None:
+    for name, schema in SCHEMAS.items():
+        arguments = torch._C.parse_schema("operation" + schema).arguments
+        written = {argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write}
+        launcher = _LAUNCHERS[name.partition(".")[0]]
+        torch.library.triton_op(f"advkernels_triton::{name}", launcher, mutates_args=written, schema=schema)
+
+
+_register()

@@ -1,0 +1,61 @@
+"""The bounds of a kernel: floats by value, up to four a bound, or tables (N|1, C|1) on the device."""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+Bound = Sequence[float] | Tensor
+
+BY_VALUE = 4
+
+# How a kernel reads a bound: one float, floats per channel, or a table of one of four shapes.
+SCALAR = tl.constexpr(0)
+VALUES = tl.constexpr(1)
+TABLE = tl.constexpr(2)
+TABLE_CHANNELS = tl.constexpr(3)
+TABLE_SAMPLES = tl.constexpr(4)
+TABLE_BOTH = tl.constexpr(5)
+
+
+def pack(bound: Bound, x: Tensor) -> tuple[list[float | Tensor], int]:
+    """The four arguments of a bound, and its form."""
+    if isinstance(bound, Tensor):
+        samples, channels = bound.shape
+        many, one = (TABLE_BOTH, TABLE_SAMPLES) if samples > 1 else (TABLE_CHANNELS, TABLE)
+        return [bound.contiguous(), 0.0, 0.0, 0.0], (many if channels > 1 else one).value
+    values = [float(value) for value in bound]
+    if len(values) == 1:
+        return [*values, 0.0, 0.0, 0.0], SCALAR.value
+    if len(values) <= BY_VALUE:
+        return [*values, *[0.0] * (BY_VALUE - len(values))], VALUES.value
+    # Filled on the device: a copy from the host could not be captured in a CUDA graph.
+    table = torch.stack([torch.full((), value, dtype=torch.float32, device=x.device) for value in values])
+    return [table, 0.0, 0.0, 0.0], TABLE_CHANNELS.value
+
+
+def per_plane(*forms: int) -> bool:
+    """Whether one of these forms asks for an element's sample or channel."""
+    return any(form not in (SCALAR.value, TABLE.value) for form in forms)
+
+
+@triton.jit
+def bound(first, second, third, fourth, sample, channel, CHANNELS: tl.constexpr, inside, FORM: tl.constexpr):  # noqa: N803
+    """float32 bound of each group: a scalar, or (rows, 1)."""
+    if FORM == SCALAR:
+        return first
+    elif FORM == VALUES:
+        low = tl.where(channel == 0, first, second)
+        high = tl.where(channel == 2, third, fourth)
+        return tl.where(channel < 2, low, high)
+    else:
+        index = tl.zeros_like(channel)
+        if FORM == TABLE_CHANNELS:
+            index = channel
+        if FORM == TABLE_SAMPLES:
+            index = sample
+        if FORM == TABLE_BOTH:
+            index = sample * CHANNELS + channel
+        return tl.load(first + index, inside)

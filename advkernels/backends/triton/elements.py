@@ -1,0 +1,84 @@
+"""Element arithmetic of every kernel: widening, rounding once, and products that are never fused into a sum."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+if INTERPRETED.value:
+
+    def wrap_triton(kernel: Any) -> Any:
+        """The interpreter's kernels are called as they are."""
+        return kernel
+else:
+    wrap_triton: Callable[..., Any] = torch.library.wrap_triton
+
+
+def launch_options(kernel: Any) -> dict[str, bool]:
+    """What an eager launch adds; a traced one takes no compiler options: there `multiply` keeps products apart."""
+    return {"enable_fp_fusion": False} if isinstance(kernel, triton.JITFunction) else {}
+
+
+@triton.jit
+def multiply(a, b):
+    """float32 a * b, rounded on its own whatever the compiler may fuse."""
+    if INTERPRETED:
+        return a * b
+    else:
+        return tl.inline_asm_elementwise(
+            "mul.rn.f32 $0, $1, $2;", "=f,f,f", [a, b], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
+def minimum(a, b):
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def maximum(a, b):
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def project(d, x, lower, upper):
+    return maximum(minimum(d, upper - x), lower - x)
+
+
+@triton.jit
+def widen(value):
+    """float32 of any element type; bfloat16 by its bits, exact in the interpreter too."""
+    if value.dtype == tl.bfloat16:
+        bits = value.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
+        return bits.to(tl.float32, bitcast=True)
+    else:
+        return value.to(tl.float32)
+
+
+@triton.jit
+def narrow(value, dtype: tl.constexpr):
+    """float32 rounded to nearest even; bfloat16 by its bits, since the interpreter's own conversion truncates."""
+    if dtype == tl.bfloat16:
+        bits = value.to(tl.uint32, bitcast=True)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        bits = tl.where(value == value, rounded, 0x7FC0)
+        return bits.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:
+        return value.to(dtype)
+
+
+@triton.jit
+def load(pointer, offset, inside):
+    return widen(tl.load(pointer + offset, inside))
+
+
+@triton.jit
+def store(pointer, offset, value, inside):
+    """Round once, store, and give back what was stored."""
+    stored = narrow(value, pointer.dtype.element_ty)
+    tl.store(pointer + offset, stored, inside)
+    return widen(stored)

@@ -1,0 +1,140 @@
+"""The step of an l-inf attack and its projections."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
+from advkernels.backends.triton.elements import (
+    launch_options,
+    load,
+    maximum,
+    minimum,
+    multiply,
+    project,
+    store,
+    wrap_triton,
+)
+from advkernels.backends.triton.geometry import coordinates, even, geometry, offset, program_groups, strides
+
+
+@triton.jit
+def _sign_step_kernel(
+    delta,
+    grad,
+    x,
+    mask,
+    out,
+    groups,
+    places,
+    mask_stride,
+    alpha0,
+    alpha1,
+    alpha2,
+    alpha3,
+    epsilon0,
+    epsilon1,
+    epsilon2,
+    epsilon3,
+    lower0,
+    lower1,
+    lower2,
+    lower3,
+    upper0,
+    upper1,
+    upper2,
+    upper3,
+    delta_n,
+    delta_c,
+    delta_s,
+    grad_n,
+    grad_c,
+    grad_s,
+    x_n,
+    x_c,
+    x_s,
+    out_n,
+    out_c,
+    out_s,
+    ALPHA: tl.constexpr,  # noqa: N803
+    EPSILON: tl.constexpr,  # noqa: N803
+    LOWER: tl.constexpr,  # noqa: N803
+    UPPER: tl.constexpr,  # noqa: N803
+    ORDER: tl.constexpr,  # noqa: N803
+    WIDTH: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr,  # noqa: N803
+    WIDE: tl.constexpr,  # noqa: N803
+    CHANNELS: tl.constexpr,  # noqa: N803
+):
+    group = program_groups(ROWS)
+    inside = group < groups
+    element = group * WIDTH + tl.arange(0, WIDTH)[None, :]
+    n, c, s = coordinates(group, places, ORDER, WIDE, CHANNELS)
+    a = bound(alpha0, alpha1, alpha2, alpha3, n, c, CHANNELS, inside, ALPHA)
+    eps = bound(epsilon0, epsilon1, epsilon2, epsilon3, n, c, CHANNELS, inside, EPSILON)
+    low = bound(lower0, lower1, lower2, lower3, n, c, CHANNELS, inside, LOWER)
+    high = bound(upper0, upper1, upper2, upper3, n, c, CHANNELS, inside, UPPER)
+
+    delta_offset = offset(element, n, c, s, delta_n, delta_c, delta_s, ORDER)
+    d = load(delta, delta_offset, inside)
+    g = load(grad, offset(element, n, c, s, grad_n, grad_c, grad_s, ORDER), inside)
+    image = load(x, offset(element, n, c, s, x_n, x_c, x_s, ORDER), inside)
+    sign = (g > 0).to(tl.float32) - (g < 0).to(tl.float32)
+    moved = maximum(minimum(d + multiply(a, sign), eps), -eps)
+    stepped = project(moved, image, low, high)
+    if mask is not None:
+        stepped = tl.where(tl.load(mask + n * mask_stride, inside), stepped, d)
+    stored = store(delta, delta_offset, stepped, inside)
+    if out is not None:
+        store(out, offset(element, n, c, s, out_n, out_c, out_s, ORDER), image + stored, inside)
+
+
+def sign_step_(
+    delta: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    alpha: Bound,
+    epsilon: Bound,
+    lower: Bound,
+    upper: Bound,
+    mask: Tensor | None = None,
+    out: Tensor | None = None,
+) -> None:
+    """One launch; see `reference.sign_step_`."""
+    if x.numel() == 0:
+        return
+    d, g, image = even(delta), even(grad), even(x)
+    adversarial = None if out is None else even(out)
+    bounds = [pack(given, x) for given in (alpha, epsilon, lower, upper)]
+    forms = [form for _, form in bounds]
+    tensors = {"x": image, "delta": d, "grad": g, "out": adversarial}
+    shape = geometry("sign_step_", tensors, mask is not None or per_plane(*forms))
+    kernel = wrap_triton(_sign_step_kernel)
+    with torch.cuda.device_of(x):
+        kernel[shape.grid](
+            d,
+            g,
+            image,
+            mask,
+            adversarial,
+            shape.groups,
+            shape.places,
+            0 if mask is None else mask.stride(0),
+            *[argument for arguments, _ in bounds for argument in arguments],
+            *strides(d),
+            *strides(g),
+            *strides(image),
+            *strides(adversarial),
+            *forms,
+            ORDER=shape.order,
+            WIDTH=shape.width,
+            ROWS=shape.rows,
+            WIDE=shape.wide,
+            CHANNELS=shape.channels,
+            **launch_options(kernel),
+        )
+    if d is not delta:
+        delta.copy_(d)
+    if out is not None and adversarial is not out:
+        out.copy_(adversarial)

@@ -1,0 +1,150 @@
+"""The random start inside the l-inf ball."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
+from advkernels.backends.triton.elements import launch_options, load, multiply, project, store, wrap_triton
+from advkernels.backends.triton.geometry import (
+    CHANNELS_LAST,
+    coordinates,
+    even,
+    geometry,
+    offset,
+    program_groups,
+    strides,
+)
+from advkernels.backends.triton.philox import random_bits
+
+
+@triton.jit
+def _logical_element(group, n, c, s, sample_index, places, inside, ORDER, WIDTH, CHANNELS):  # noqa: N803
+    """(rows, 1) int64: number of a group's first element in N, C, H, W order, n replaced by sample_index[n]."""
+    if sample_index is None and ORDER != CHANNELS_LAST:
+        return group * WIDTH
+    else:
+        plane = tl.cast(places, tl.int64) * WIDTH
+        number = n
+        if sample_index is not None:
+            number = tl.load(sample_index + n, inside)
+        return (number * CHANNELS + c) * plane + s * WIDTH
+
+
+@triton.jit
+def _uniform_init_kernel(
+    delta,
+    x,
+    state,
+    sample_index,
+    out,
+    groups,
+    places,
+    epsilon0,
+    epsilon1,
+    epsilon2,
+    epsilon3,
+    lower0,
+    lower1,
+    lower2,
+    lower3,
+    upper0,
+    upper1,
+    upper2,
+    upper3,
+    delta_n,
+    delta_c,
+    delta_s,
+    x_n,
+    x_c,
+    x_s,
+    out_n,
+    out_c,
+    out_s,
+    EPSILON: tl.constexpr,  # noqa: N803
+    LOWER: tl.constexpr,  # noqa: N803
+    UPPER: tl.constexpr,  # noqa: N803
+    ORDER: tl.constexpr,  # noqa: N803
+    WIDTH: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr,  # noqa: N803
+    WIDE: tl.constexpr,  # noqa: N803
+    CHANNELS: tl.constexpr,  # noqa: N803
+):
+    group = program_groups(ROWS)
+    inside = group < groups
+    element = group * WIDTH + tl.arange(0, WIDTH)[None, :]
+    n, c, s = coordinates(group, places, ORDER, WIDE, CHANNELS)
+    eps = bound(epsilon0, epsilon1, epsilon2, epsilon3, n, c, CHANNELS, inside, EPSILON)
+    low = bound(lower0, lower1, lower2, lower3, n, c, CHANNELS, inside, LOWER)
+    high = bound(upper0, upper1, upper2, upper3, n, c, CHANNELS, inside, UPPER)
+
+    logical = _logical_element(group, n, c, s, sample_index, places, inside, ORDER, WIDTH, CHANNELS)
+    bits = random_bits(logical, tl.load(state), tl.load(state + 1), WIDTH)
+    u = multiply((bits >> 8).to(tl.float32), 5.9604644775390625e-08)  # 2^-24
+    noise = multiply(u, 2.0 * eps) - eps
+    image = load(x, offset(element, n, c, s, x_n, x_c, x_s, ORDER), inside)
+    start = project(noise, image, low, high)
+    stored = store(delta, offset(element, n, c, s, delta_n, delta_c, delta_s, ORDER), start, inside)
+    if out is not None:
+        store(out, offset(element, n, c, s, out_n, out_c, out_s, ORDER), image + stored, inside)
+
+
+def uniform_init_(
+    delta: Tensor,
+    x: Tensor,
+    state: Tensor,
+    epsilon: Bound,
+    lower: Bound,
+    upper: Bound,
+    sample_index: Tensor | None = None,
+    out: Tensor | None = None,
+) -> None:
+    """One launch, and a second one that advances the draw counter; see `reference.uniform_init_`."""
+    if x.numel() > 0:
+        _draw(delta, x, state, epsilon, lower, upper, sample_index, out)
+    state[1].add_(1)
+
+
+def _draw(
+    delta: Tensor,
+    x: Tensor,
+    state: Tensor,
+    epsilon: Bound,
+    lower: Bound,
+    upper: Bound,
+    sample_index: Tensor | None,
+    out: Tensor | None,
+) -> None:
+    d, image = even(delta), even(x)
+    adversarial = None if out is None else even(out)
+    bounds = [pack(given, x) for given in (epsilon, lower, upper)]
+    forms = [form for _, form in bounds]
+    tensors = {"x": image, "delta": d, "out": adversarial}
+    shape = geometry("uniform_init_", tensors, sample_index is not None or per_plane(*forms), numbered=True)
+    kernel = wrap_triton(_uniform_init_kernel)
+    with torch.cuda.device_of(x):
+        kernel[shape.grid](
+            d,
+            image,
+            state,
+            None if sample_index is None else sample_index.contiguous(),
+            adversarial,
+            shape.groups,
+            shape.places,
+            *[argument for arguments, _ in bounds for argument in arguments],
+            *strides(d),
+            *strides(image),
+            *strides(adversarial),
+            *forms,
+            ORDER=shape.order,
+            WIDTH=shape.width,
+            ROWS=shape.rows,
+            WIDE=shape.wide,
+            CHANNELS=shape.channels,
+            **launch_options(kernel),
+        )
+    if d is not delta:
+        delta.copy_(d)
+    if out is not None and adversarial is not out:
+        out.copy_(adversarial)

@@ -1,0 +1,138 @@
+"""Compile every Triton kernel for the compute capabilities given and print facts about the code as JSON.
+
+A script, not a test: it runs in a process of its own, where TRITON_INTERPRET is not set.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from advkernels.backends.triton import bounds, geometry
+from advkernels.backends.triton.sgd_step import _sgd_step_kernel
+from advkernels.backends.triton.sign_step import _sign_step_kernel
+from advkernels.backends.triton.uniform_init import _uniform_init_kernel
+
+IMAGES = ("delta", "grad", "x", "out")
+TYPES = {"mask": "*i1", "state": "*i64", "sample_index": "*i64", "step": "*i64"}
+SCALARS = {"momentum": "fp32", "undamped": "fp32", "weight_decay": "fp32"}
+POINTERS_OF_ONE = {"lr": "*fp32", "inv_scale": "*fp32", "found_inf": "*fp32"}
+ALIGNED = ("groups", "places")
+
+
+def signature(kernel: Any, element: dict[str, str], constants: dict[str, Any]) -> tuple[dict, dict, dict]:
+    """Argument types, constants and 16-byte alignment, as a launch on aligned tensors has them."""
+    types, values, attributes = {}, {}, {}
+    for number, name in enumerate(kernel.arg_names):
+        if name in constants:
+            types[name], values[(number,)] = "constexpr", constants[name]
+            continue
+        known = element | TYPES | SCALARS | POINTERS_OF_ONE
+        types[name] = known.get(name, "fp32" if name[-1].isdigit() else "i32")
+        if types[name].startswith("*") or name in ALIGNED:
+            attributes[(number,)] = [["tt.divisibility", 16]]
+    return types, values, attributes
+
+
+def image_variants(kernel: Any, absent: dict[str, Any]) -> dict[str, tuple[dict, dict]]:
+    """Element types and constants of the variants of an image kernel."""
+    variants = {}
+    contiguous, last, strided = (
+        order.value for order in (geometry.CONTIGUOUS, geometry.CHANNELS_LAST, geometry.STRIDED)
+    )
+    for dtype, width in (("fp32", 4), ("bf16", 8), ("fp16", 8)):
+        element = dict.fromkeys(IMAGES, f"*{dtype}")
+        for label, order, size, form in (
+            ("grouped", contiguous, width, bounds.SCALAR),
+            ("grouped channels", contiguous, width, bounds.VALUES),
+            ("grouped tables", contiguous, width, bounds.TABLE_BOTH),
+            ("channels_last channels", last, 1, bounds.VALUES),
+            ("strided", strided, 1, bounds.VALUES),
+        ):
+            forms = {name: form.value for name in ("ALPHA", "EPSILON", "LOWER", "UPPER") if name in kernel.arg_names}
+            tables = {f"{name.lower()}0": "*fp32" for name in forms} if form is bounds.TABLE_BOTH else {}
+            sizes = {"ORDER": order, "WIDTH": size, "ROWS": geometry.PROGRAM // size, "WIDE": False, "CHANNELS": 3}
+            variants[f"{label} {dtype}"] = (element | tables, forms | sizes | ({} if "tables" in label else absent))
+    return variants
+
+
+def sgd_variants() -> dict[str, tuple[dict, dict]]:
+    """Element types and constants of the variants of the SGD kernel."""
+    variants = {}
+    for dtype, width in (("fp32", 4), ("bf16", 4), ("fp16", 4)):
+        element = {"param": f"*{dtype}", "grad": f"*{dtype}", "master": "*fp32", "momentum_buffer": "*fp32"}
+        settings = {"MOMENTUM": True, "WEIGHT_DECAY": True, "NESTEROV": True, "MAXIMIZE": False}
+        sizes = {"WIDTH": width, "ROWS": geometry.PROGRAM // width}
+        constants = settings | sizes | ({"master": None} if dtype == "fp32" else {})
+        variants[f"grouped {dtype}"] = (element, constants)
+    return variants
+
+
+def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capability: int) -> dict[str, Any]:
+    types, values, attributes = signature(kernel, element, constants)
+    source = ASTSource(kernel, signature=types, constexprs=values, attrs=attributes)
+    # Fusion is allowed here, as in a launch traced by torch.compile.
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"enable_fp_fusion": True})
+    ptx, code = built.asm["ptx"], disassemble(built.asm["cubin"])
+    wide, narrow = r"\.v4\.[bfu]32|\.v2\.[bfu]64|\.v8\.[bfu]32", r"st\.global\.(v2\.)?[bfu](8|16|32)\b"
+    pointers = {name for name in (*IMAGES, *element) if types.get(name, "").startswith("*")} - {"state"}
+    written = {"delta", "out", "param", "master", "momentum_buffer"} & pointers
+    tables = {name for name in pointers if name[-1].isdigit()}
+    unread = (
+        {"out"}
+        | ({"delta"} if "grad" not in kernel.arg_names else set())
+        | ({"param"} if "master" in pointers else set())
+    )
+    return {
+        "cubin_bytes": len(built.asm["cubin"]),
+        "inputs": len(pointers - unread - tables),
+        "outputs": len(written),
+        "wide_loads": len(re.findall(rf"ld\.global\S*({wide})", ptx)),
+        "wide_stores": len(re.findall(rf"st\.global\S*({wide})", ptx)),
+        "narrow_stores": len(re.findall(narrow, ptx)),
+        "local_memory": ".local" in ptx or bool(re.search(r"\b(LDL|STL)\b", code)),
+        "shared_bytes": built.metadata.shared,
+        "fused": len(re.findall(r"\bfma\.", ptx)) + len(re.findall(r"\b(FFMA|HFMA2\.(?!MMA)|HFMA2 )", code)),
+        "flushes_subnormals": ".ftz" in ptx,
+    }
+
+
+def disassemble(cubin: bytes) -> str:
+    """SASS of a cubin."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
+        return subprocess.run([str(tool), "-c", str(path)], capture_output=True, text=True, check=True).stdout
+
+
+def main() -> None:
+    kernels = {
+        "sign_step": (
+            _sign_step_kernel,
+            image_variants(_sign_step_kernel, {"mask": None, "mask_stride": 0, "out": None}),
+        ),
+        "uniform_init": (
+            _uniform_init_kernel,
+            image_variants(_uniform_init_kernel, {"sample_index": None, "out": None}),
+        ),
+        "sgd_step": (_sgd_step_kernel, sgd_variants()),
+    }
+    report = {
+        f"{name} {variant} sm_{capability}": facts(kernel, element, constants, int(capability))
+        for capability in sys.argv[1:]
+        for name, (kernel, variants) in kernels.items()
+        for variant, (element, constants) in variants.items()
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

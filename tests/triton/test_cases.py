@@ -1,0 +1,274 @@
+"""The Triton kernels against the reference, bit for bit: on the GPU, or on the CPU where TRITON_INTERPRET=1."""
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import advkernels as ak
+from advkernels.backends import reference
+from advkernels.schemas import SCHEMAS
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
+pytestmark = (
+    []
+    if INTERPRETED
+    else [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+)
+
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
+BAND = 64  # elements around every tensor, which nobody may write
+PROGRAM = 1024  # elements of one program
+
+CONTIGUOUS_TO_MEMORY: dict[str, Callable[[int], list[int]]] = {
+    "contiguous": lambda dims: list(range(dims)),
+    "misaligned": lambda dims: list(range(dims)),
+    "channel_gap": lambda dims: list(range(dims)),
+    "every_gap": lambda dims: list(range(dims)),
+    "channels_last": lambda dims: [0, *range(2, dims), 1][:dims],
+    "transposed": lambda dims: [*range(dims - 2), dims - 1, dims - 2] if dims > 1 else [0],
+}
+
+
+def place(values: Tensor, layout: str, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+    """A buffer of sevens, and the values inside it in the layout."""
+    order = CONTIGUOUS_TO_MEMORY[layout](values.dim())
+    gaps = {"channel_gap": [1], "every_gap": list(range(values.dim()))}.get(layout, [])
+    sizes = [values.shape[dim] + (dim in gaps) for dim in order]
+    room = int(torch.Size(sizes).numel())
+    start = BAND + (layout == "misaligned")
+    buffer = torch.full((room + 2 * BAND + 1,), 7.0, dtype=dtype, device=device)
+    inner = buffer[start : start + room].view(sizes)
+    for place_in_memory, dim in enumerate(order):
+        inner = inner.narrow(place_in_memory, 0, values.shape[dim])
+    view = inner.permute([order.index(dim) for dim in range(values.dim())])
+    view.copy_(values)
+    return buffer, view
+
+
+def operator(name: str) -> Callable[..., None]:
+    """The Triton operator of a schema's name."""
+    import advkernels.backends.triton  # noqa: F401
+
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.advkernels_triton, packet), overload or "default")
+
+
+def assert_same(got: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(got.cpu(), wanted, rtol=0, atol=0, equal_nan=True)
+
+
+def moved(argument: Any, device: str) -> Any:
+    if isinstance(argument, list):
+        return [moved(item, device) for item in argument]
+    return argument.to(device) if isinstance(argument, Tensor) else argument
+
+
+SPECIAL = [float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 1e-42, -1e-42, 65519.9, 65520.0, 3.4e38, 0.999999, 1.0]
+
+
+def values(shape: tuple[int, ...], seed: int, scale: float, special: bool = False) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    result = torch.randn(shape, generator=generator) * scale
+    if special and result.numel():
+        flat = result.view(-1)
+        places = torch.randperm(flat.numel(), generator=generator)[: max(flat.numel() // 2, 1)]
+        flat[places] = torch.tensor(SPECIAL).repeat(len(places) // len(SPECIAL) + 1)[: len(places)]
+    return result
+
+
+def table(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(9)) * 0.1
+
+
+SHAPES: list[tuple[int, ...]] = [
+    (0, 3, 4, 4),
+    (),
+    (1,),
+    (PROGRAM - 1,),
+    (PROGRAM,),
+    (1, 1, PROGRAM + 1),
+    (5, 3),
+    (3, 3, 7, 5),
+    (2, 3, 16, 16),
+    (2, 3, 2, 3, 4),
+    (2, 2, 2, 2, 2, 2),
+]
+DTYPES = [F32, BF16, F16]
+MIXED_DTYPES = [(F32, F16, BF16, F16), (BF16, F32, F32, F32), (F16, BF16, F32, BF16)]
+MIXED_LAYOUTS = [
+    ("contiguous", "channels_last", "contiguous", "channels_last"),
+    ("channels_last", "contiguous", "channels_last", "contiguous"),
+    ("channel_gap", "contiguous", "transposed", "channel_gap"),
+    ("every_gap", "every_gap", "channels_last", "every_gap"),
+    ("transposed", "transposed", "transposed", "transposed"),
+    ("misaligned", "contiguous", "misaligned", "misaligned"),
+]
+IMAGE = (2, 3, 6, 4)
+WIDE_IMAGE = (3, 5, 4, 4)
+
+# name -> (shape, dtypes of delta, grad, x, out, their layouts, bounds alpha, epsilon, lower, upper, special values)
+Case = tuple[tuple[int, ...], tuple[torch.dtype, ...], tuple[str, ...], list[Any], bool]
+PLAIN = [[0.03], [0.05], [0.0], [1.0]]
+CHANNELS = [[0.03, 0.02, 0.01], [0.05, 0.04, 0.06], [-0.1], [1.0, 0.5, 0.25]]
+CASES: dict[str, Case] = {
+    **{
+        f"{shape}-{dtype}": (shape, (dtype,) * 4, ("contiguous",) * 4, PLAIN, False)
+        for shape, dtype in itertools.product(SHAPES, DTYPES)
+    },
+    **{f"special-{dtype}": ((2, 3, 8, 8), (dtype,) * 4, ("contiguous",) * 4, CHANNELS, True) for dtype in DTYPES},
+    **{f"mixed-{i}": (IMAGE, dtypes, ("contiguous",) * 4, CHANNELS, True) for i, dtypes in enumerate(MIXED_DTYPES)},
+    **{
+        f"{'-'.join(layouts)}-{dtype}": (IMAGE, (dtype,) * 4, layouts, CHANNELS, False)
+        for layouts, dtype in itertools.product([*MIXED_LAYOUTS, ("channels_last",) * 4], [F32, BF16])
+    },
+    **{f"channels_last-plain-{dtype}": (IMAGE, (dtype,) * 4, ("channels_last",) * 4, PLAIN, False) for dtype in DTYPES},
+    "two-channels": ((2, 2, 3, 3), (F32,) * 4, ("contiguous",) * 4, [[0.1], [0.2, 0.1], [0.0, 0.1], [1.0]], False),
+    "four-channels": ((2, 4, 4, 4), (F16,) * 4, ("contiguous",) * 4, [[0.1, 0.2, 0.3, 0.4], *PLAIN[1:]], False),
+    "five-channels": (WIDE_IMAGE, (F32,) * 4, ("contiguous",) * 4, [[0.1, 0.2, 0.3, 0.4, 0.5], *PLAIN[1:]], False),
+    **{
+        f"tables-{layout}-{shape}": (
+            shape,
+            (F32, BF16, F32, F32),
+            (layout,) * 4,
+            [table(1, 1), table(shape[0], 1), table(1, shape[1]), table(shape[0], shape[1]) + 0.5],
+            False,
+        )
+        for layout, shape in itertools.product(
+            ["contiguous", "channels_last", "channel_gap"], [WIDE_IMAGE, (2, 3, 5, 5)]
+        )
+    },
+    "table-of-one": ((3, 7), (F32,) * 4, ("contiguous",) * 4, [table(1, 1)] * 3 + [table(1, 1) + 1], False),
+}
+
+
+@pytest.mark.parametrize(("with_out", "masked"), [(False, False), (True, True)], ids=["plain", "out-masked"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_sign_step(case: Case, with_out: bool, masked: bool) -> None:
+    shape, dtypes, layouts, bounds, special = case
+    if masked and not shape:
+        pytest.skip("a scalar has no samples")
+    mask = (torch.arange(shape[0] * 2) % 3 > 0)[::2] if masked else None
+    filled = [values(shape, seed, scale, special) for seed, scale in ((1, 0.05), (2, 1.0), (3, 0.5), (4, 1.0))]
+    results = []
+    for device in ("cpu", DEVICE):
+        placed = [place(*argument, device) for argument in zip(filled, layouts, dtypes, strict=True)]
+        delta, grad, x, out = (view for _, view in placed)
+        name = "sign_step_.tensors" if isinstance(bounds[0], Tensor) else "sign_step_.values"
+        run = reference.sign_step_ if not results else operator(name)
+        run(delta, grad, x, *moved(bounds, device), moved(mask, device), out if with_out else None)
+        results.append([buffer for buffer, _ in placed])
+    for got, wanted in zip(results[1], results[0], strict=True):
+        assert_same(got, wanted)
+
+
+def test_sign_step_of_an_expanded_image() -> None:
+    delta, grad, x = values(IMAGE, 1, 0.05), values(IMAGE, 2, 1.0), values((1, *IMAGE[1:]), 3, 0.5)
+    wanted, got = delta.clone(), delta.to(DEVICE)
+    reference.sign_step_(wanted, grad, x.expand(IMAGE), *PLAIN)
+    operator("sign_step_.values")(got, grad.to(DEVICE), x.to(DEVICE).expand(IMAGE), *PLAIN)
+    assert_same(got, wanted)
+
+
+@pytest.mark.parametrize(("with_out", "indexed"), [(False, False), (True, True)], ids=["plain", "out-indexed"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_uniform_init(case: Case, with_out: bool, indexed: bool) -> None:
+    shape, dtypes, layouts, bounds, special = case
+    if indexed and not shape:
+        pytest.skip("a scalar has no samples")
+    index = (torch.arange(shape[0] * 2) * 2**33 + 5)[::2] if indexed else None
+    filled = [values(shape, seed, 0.5, special) for seed in (1, 3, 4)]
+    results = []
+    for device in ("cpu", DEVICE):
+        placed = [
+            place(argument, layouts[which], dtypes[which], device)
+            for argument, which in zip(filled, (0, 2, 3), strict=True)
+        ]
+        delta, x, out = (view for _, view in placed)
+        state = torch.tensor([2**62 + 2**35 + 3, 2**32 + 7], device=device)
+        name = "uniform_init_.tensors" if isinstance(bounds[0], Tensor) else "uniform_init_.values"
+        run = reference.uniform_init_ if not results else operator(name)
+        run(delta, x, state, *moved(bounds[1:], device), moved(index, device), out if with_out else None)
+        results.append([*(buffer for buffer, _ in placed), state])
+    for got, wanted in zip(results[1], results[0], strict=True):
+        assert_same(got, wanted)
+
+
+# dtypes of parameter, gradient, master (None: the parameter is its own), momentum buffer
+SGD_DTYPES = [
+    (F32, F32, None, F32),
+    (BF16, BF16, F32, F32),
+    (F16, F16, F32, F32),
+    (F16, F32, F32, F32),
+    (BF16, BF16, None, BF16),
+    (F16, F16, None, F16),
+]
+SGD_SHAPES: list[tuple[tuple[int, ...], str]] = [
+    ((8, 4, 3, 3), "contiguous"),
+    ((8, 4, 3, 3), "channels_last"),
+    ((5,), "misaligned"),
+    ((PROGRAM + 8,), "contiguous"),
+    ((6, 5), "transposed"),
+    ((), "contiguous"),
+    ((0, 3), "contiguous"),
+]
+SGD_SETTINGS = [  # momentum, dampening, weight_decay, nesterov, maximize
+    (0.0, 0.0, 0.0, False, False),
+    (0.9, 0.0, 5e-4, False, False),
+    (0.9, 0.3, 1e-2, False, True),
+    (0.8, 0.0, 1e-3, True, False),
+]
+
+
+def sgd_lists(dtypes: tuple[Any, ...], device: str, special: bool) -> tuple[list[list[Tensor]], list[Tensor]]:
+    """The four lists of tensors, and the buffers that they lie in; gradients are contiguous."""
+    lists: list[list[Tensor]] = [[], [], [], []]
+    buffers = []
+    for number, (shape, layout) in enumerate(SGD_SHAPES):
+        weight = values(shape, number, 0.1, special)
+        filled = (weight, values(shape, 50 + number, 1.0, special), weight, values(shape, 70 + number, 0.01))
+        for which, (dtype, argument) in enumerate(zip(dtypes, filled, strict=True)):
+            if dtype is None:
+                lists[which].append(torch.empty(0, device=device))
+                continue
+            buffer, view = place(argument, "contiguous" if which == 1 else layout, dtype, device)
+            lists[which].append(view)
+            buffers.append(buffer)
+    return lists, buffers
+
+
+@pytest.mark.parametrize("settings", SGD_SETTINGS, ids=str)
+@pytest.mark.parametrize("dtypes", SGD_DTYPES, ids=str)
+@pytest.mark.parametrize("scaling", [None, (0.125, 0.0), (0.125, 1.0)], ids=["", "scaled", "overflowed"])
+def test_sgd_step(dtypes: tuple[Any, ...], settings: tuple[Any, ...], scaling: tuple[float, float] | None) -> None:
+    results = []
+    for device in ("cpu", DEVICE):
+        lists, buffers = sgd_lists(dtypes, device, special=scaling is not None)
+        steps = [torch.tensor(number % 2, device=device) for number in range(len(SGD_SHAPES))]
+        scalars = [None, None] if scaling is None else [torch.tensor(value, device=device) for value in scaling]
+        run = reference.sgd_step_ if not results else operator("sgd_step_")
+        for rate in (0.1, 0.01):
+            run(*lists, steps, torch.tensor(rate, device=device), *scalars, *settings)
+        results.append([*buffers, *steps])
+    for got, wanted in zip(results[1], results[0], strict=True):
+        assert_same(got, wanted)
+
+
+def test_every_operator_has_a_triton_kernel() -> None:
+    assert all(operator(name) for name in SCHEMAS)
+
+
+def test_backend_triton_is_chosen() -> None:
+    x, rng = torch.rand(IMAGE, device=DEVICE), ak.PhiloxState(seed=3, device=DEVICE)
+    with ak.backend("triton"):
+        delta = ak.uniform_init(x, 0.1, rng=rng)
+    wanted = torch.empty_like(x, device="cpu")
+    reference.uniform_init_(wanted, x.cpu(), torch.tensor([3, 0]), [0.1], [0.0], [1.0])
+    assert_same(delta, wanted)
+    assert rng.draw == 1
