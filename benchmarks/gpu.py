@@ -28,7 +28,11 @@ class Step:
 def steps(images: Path | None) -> list[Step]:
     """Build, test, train; with a folder of images (train/ and test/) the training runs on them."""
     python = sys.executable
-    dataset = ["--dataset", "imagefolder", "--root", str(images)] if images else ["--dataset", "digits"]
+    dataset = (
+        ["--dataset", "imagefolder", "--data-root", str(images), "--limit-test", "1000"]
+        if images
+        else ["--dataset", "digits"]
+    )
     model = "preactresnet18" if images else "small_cnn"
     install = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", str(ROOT)]
     tests = [python, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), str(ROOT / "tests"), "-m", "gpu"]
