@@ -1,0 +1,36 @@
+"""What an attack asks of a model: its gradient at the images, leaving nothing behind."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def input_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of the batch's mean cross-entropy with respect to the images alone.
+
+    No weight gradient is computed and no `.grad` touched.
+
+    x: (N, C, H, W) float, model units
+    labels: (N,) int64
+    Returns: gradient like x; logits (N, classes)
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = model(x)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels), [x])
+    return gradient, logits.detach()
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in eval mode inside; each gets its own flag back at the end, also after an exception."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag

@@ -1,0 +1,69 @@
+"""The command line: `freefast train|evaluate|compare|report|info`.
+
+Exit codes: 0 done, 2 bad input (one line on standard error), 130 interrupted.
+"""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from advkernels import BackendUnavailable
+from freefast.commands import Compare, Evaluate, Info, Report, Train
+from freefast.errors import UserError
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
+    | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
+    | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
+    | Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns: the exit code.
+
+    argv: arguments without the program's name; None takes the process's own
+    """
+    try:
+        _parse(argv).run()
+    except (UserError, BackendUnavailable, OSError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt as interrupt:
+        print(f"freefast: interrupted {interrupt}".strip(), file=sys.stderr)
+        return 130
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Report | Info:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(Command, prog="freefast", description=__doc__, args=argv)
+    except SystemExit as stop:
+        if stop.code:
+            raise UserError(_message(said.getvalue())) from None
+        raise
+
+
+def _message(box: str) -> str:
+    """What tyro says in a box of several lines, in one line."""
+    words: list[str] = []
+    for line in box.splitlines()[1:]:
+        text = line.strip("│ ")
+        if text.startswith("──"):
+            break
+        words.append(text)
+    return re.sub(r"^Error parsing [A-Z]\w*: ", "", " ".join(words))
+
+
+def _fail(message: str) -> int:
+    print(f"freefast: {' '.join(message.split())}", file=sys.stderr)
+    return 2

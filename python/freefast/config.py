@@ -1,0 +1,107 @@
+"""The settings of a training run, checked before any work starts."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+
+from freefast.errors import UserError
+from freefast.options import AUTO, AutoFloat, AutoPath, AutoPixels
+from freefast.settings import Settings
+
+Method = Literal["standard", "free", "fast", "pgd"]
+METHODS: tuple[Method, ...] = get_args(Method)
+DELTA_INITS = ("zero", "random", "previous")
+OWNERS = {"alpha": ("fast", "pgd"), "delta_init": ("fast",), "pgd_steps": ("pgd",), "replays": ("free",)}
+"""The settings that only some methods have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings):
+    """Train one classifier and write a run folder.
+
+    Raises: UserError where a setting is out of its range, or is not of the method.
+    """
+
+    method: Annotated[Method, tyro.conf.Positional]
+    """standard (no attack), free, fast (FGSM from a random start) or pgd."""
+
+    lr_max: AutoFloat = AUTO
+    """Largest learning rate (auto: 0.04 for free, else 0.2)."""
+
+    alpha: AutoPixels = AUTO
+    """Step size of the attack of fast and pgd, pixel units (auto: 1.25 epsilon for fast, epsilon / 4 for pgd)."""
+
+    out: AutoPath = AUTO
+    """Run folder (auto: runs/DATASET-MODEL-METHOD-SEED)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._one_of("method", METHODS)
+        for name, methods in OWNERS.items():
+            if self.method not in methods and getattr(self, name) is not None:
+                raise UserError(f"{name}: is of {' and '.join(methods)}, got it for {self.method}")
+        for name, value in self._natural().items():
+            self._default(name, value)
+        for name in ("lr_max", "alpha"):
+            self._at_least(name, 0)
+        for name in ("replays", "pgd_steps"):
+            self._at_least(name, 1)
+        if self.method == "fast":
+            self._one_of("delta_init", DELTA_INITS)
+
+    @property
+    def updates_per_batch(self) -> int:
+        """Optimiser steps on every batch."""
+        return self.replays if self.method == "free" else 1
+
+    @property
+    def setting(self) -> str:
+        """What a table says of the method: "m=8", "alpha=10/255"."""
+        match self.method:
+            case "free":
+                return f"m={self.replays}"
+            case "fast":
+                start = "" if self.delta_init == "random" else f", {self.delta_init} start"
+                return f"alpha={_size(self.alpha)}{start}"
+            case "pgd":
+                return f"{self.pgd_steps} steps, alpha={_size(self.alpha)}"
+        return ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings in JSON's types."""
+        values = dataclasses.asdict(self)
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
+        """The settings that `as_json` gave.
+
+        Raises: UserError where one is unknown or wrong.
+        """
+        merged = dict(values)
+        merged |= {name: Path(values[name]) for name in ("data_root", "out") if values.get(name) is not None}
+        merged |= {name: tuple(values[name]) for name in ("curve_steps", "eval_steps") if name in values}
+        try:
+            return cls(**merged)
+        except TypeError as error:
+            raise UserError(f"config: {error}") from error
+
+    def _natural(self) -> dict[str, Any]:
+        out = Path("runs") / f"{self.dataset}-{self.model}-{self.method}-{self.seed}"
+        shared: dict[str, Any] = {"lr_max": 0.04 if self.method == "free" else 0.2, "out": out}
+        own: dict[str, dict[str, Any]] = {
+            "standard": {},
+            "free": {"replays": 8},
+            "fast": {"alpha": 1.25 * self.epsilon, "delta_init": "random"},
+            "pgd": {"alpha": self.epsilon / 4, "pgd_steps": 7},
+        }
+        return {**shared, **own[self.method]}
+
+
+def _size(pixels: float) -> str:
+    levels = round(pixels * 255)
+    return f"{levels}/255" if 0 < levels <= 32 and math.isclose(levels / 255, pixels) else f"{pixels:.4g}"

@@ -1,0 +1,104 @@
+"""Labelled images held as uint8 tensors, with what is needed to normalise them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from freefast.data.seeding import generator
+from freefast.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Images with their labels, checked.
+
+    Raises: TypeError for a wrong dtype, ValueError for a wrong shape.
+    """
+
+    images: Tensor
+    """(N, C, H, W) uint8, pixel values 0 to 255."""
+    labels: Tensor
+    """(N,) int64, class indices."""
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("images", torch.uint8), ("labels", torch.int64)):
+            if getattr(self, name).dtype != dtype:
+                raise TypeError(f"Split: {name}: wanted {dtype}, got {getattr(self, name).dtype}")
+        if self.images.ndim != 4 or 0 in self.images.shape:
+            raise ValueError(f"Split: images: wanted (N, C, H, W), none 0, got {tuple(self.images.shape)}")
+        if self.labels.shape != self.images.shape[:1]:
+            raise ValueError(f"Split: labels: wanted ({len(self)},), got {tuple(self.labels.shape)}")
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def take(self, limit: int, seed: int) -> "Split":
+        """At most `limit` samples, as many of each class as can be, in their order here.
+
+        Of two limits under one seed the larger contains the smaller.
+        """
+        if limit >= len(self):
+            return self
+        index = _balanced(self.labels, limit, generator(seed))
+        return Split(images=self.images[index], labels=self.labels[index])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageData:
+    """A data set: train and test images of one size, class names and normalisation constants, checked.
+
+    Raises: ValueError where the parts do not fit together.
+    """
+
+    name: str
+    """The name it is loaded by."""
+    classes: tuple[str, ...]
+    """Class names; a label is an index into them."""
+    mean: tuple[float, ...]
+    """Mean per channel, in pixel units (images in [0, 1])."""
+    std: tuple[float, ...]
+    """Standard deviation per channel, in pixel units."""
+    train: Split
+    """Images to train on."""
+    test: Split
+    """Images to evaluate on."""
+
+    def __post_init__(self) -> None:
+        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+            shapes = " and ".join(str(tuple(split.images.shape[1:])) for split in (self.train, self.test))
+            raise ValueError(f"ImageData: train and test: wanted one (C, H, W), got {shapes}")
+        for split in (self.train, self.test):
+            if split.labels.min() < 0 or split.labels.max() >= len(self.classes):
+                raise ValueError(f"ImageData: labels: wanted 0 to {len(self.classes) - 1}, the classes")
+        check_normalization(self.mean, self.std, self.channels)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of colour channels."""
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        height, width = self.train.images.shape[2:]
+        return height, width
+
+
+def check_normalization(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+    """Raises: UserError unless mean and std hold a number for each channel, std above 0."""
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise UserError(f"{name}: wanted {channels} numbers, one for each channel, got {len(values)}")
+    if min(std) <= 0:
+        raise UserError(f"std: wanted numbers above 0, got {tuple(std)}")
+
+
+def _balanced(labels: Tensor, count: int, random: torch.Generator) -> Tensor:
+    order = torch.randperm(len(labels), generator=random)
+    by_class = torch.argsort(labels[order], stable=True)
+    sizes = torch.bincount(labels)
+    rank = torch.empty_like(order)  # a sample's place among the shuffled samples of its class
+    rank[by_class] = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    return order[torch.argsort(rank, stable=True)[:count]].sort().values

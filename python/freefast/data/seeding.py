@@ -1,0 +1,9 @@
+"""Random generators keyed by several integers."""
+
+import numpy as np
+import torch
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator of its own for every key of non-negative integers, such as (seed, epoch)."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))

@@ -1,0 +1,55 @@
+"""Progress bars on standard error, with rate and time left."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Advance = Callable[[int], None]
+
+
+class RateColumn(ProgressColumn):
+    """Samples a second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate of the last half minute."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} samples/s")
+
+
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """A display for `track`, which appears with the first bar."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    try:
+        yield progress
+    finally:
+        if progress.live.is_started:
+            progress.stop()
+
+
+@contextmanager
+def track(progress: Progress | None, description: str, samples: int, done: int = 0) -> Iterator[Advance]:
+    """A bar of so many samples while inside; yields what to call with the number of samples done.
+
+    progress: where to show it, None for nowhere
+    done: samples that were done before
+    """
+    if progress is None:
+        yield lambda count: None
+        return
+    progress.start()
+    task = progress.add_task(description, total=samples, completed=done)
+    try:
+        yield lambda count: progress.advance(task, count)
+    finally:
+        progress.stop_task(task)

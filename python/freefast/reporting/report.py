@@ -1,0 +1,75 @@
+"""One HTML file with everything about some runs: no script, nothing fetched."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from freefast.errors import UserError
+from freefast.reporting import table
+from freefast.reporting.page import PAGE
+from freefast.reporting.results import Run
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def write(
+    folder: Path | str,
+    *,
+    title: str,
+    runs: Sequence[Run],
+    environment: Mapping[str, Any],
+    images: Sequence[Path | str],
+) -> Path:
+    """Write `report.html`: the table, the images, every run's settings and the environment.
+
+    images: PNG files, inlined; a file's name is its caption
+
+    Raises: UserError where an image is not a PNG file.
+    """
+    path = Path(folder) / "report.html"
+    page = PAGE.substitute(
+        title=escape(title),
+        table=table.html([run.row for run in runs]),
+        images="\n".join(_image(Path(image)) for image in images),
+        runs="\n".join(_run(run) for run in runs),
+        environment=_definitions(environment),
+    )
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _image(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    if not content.startswith(_PNG):
+        raise UserError(f"{path}: wanted a PNG file")
+    caption = escape(path.stem.replace("_", " ").capitalize())
+    source = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return (
+        f'<figure><div class="wide" tabindex="0"><img alt="{caption}" src="{source}"></div>'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _run(run: Run) -> str:
+    shown = {column.key for column in table.columns([run.row])}
+    settings = {key: value for key, value in run.row.items() if key not in shown} | dict(run.config)
+    return f"<details><summary>{escape(run.name)}</summary>\n{_definitions(settings)}\n</details>"
+
+
+def _definitions(entries: Mapping[str, Any]) -> str:
+    items = (f"<div><dt>{escape(str(key))}</dt><dd>{escape(_text(value))}</dd></div>" for key, value in entries.items())
+    return "<dl>\n" + "\n".join(items) + "\n</dl>"
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return table.MISSING
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)

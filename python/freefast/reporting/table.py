@@ -1,0 +1,110 @@
+"""The report's table, for a terminal, Markdown, HTML and CSV."""
+
+import csv
+import html as markup
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from freefast.reporting.results import Row
+
+MISSING = "\N{EM DASH}"
+REPORT_STEPS = (10, 20, 50)
+
+
+class Column(NamedTuple):
+    """One column of the table."""
+
+    title: str
+    key: str
+    decimals: int | None
+    """Digits after the point; None for text, set to the left."""
+
+
+def columns(rows: Sequence[Row]) -> list[Column]:
+    """The report's columns, and one for every other number of PGD steps that a row has."""
+    return [
+        Column("Method", "method", None),
+        Column("Setting", "setting", None),
+        Column("Natural", "natural", 3),
+        *(Column(f"PGD-{steps}", f"pgd{steps}", 3) for steps in pgd_steps(rows, REPORT_STEPS)),
+        Column("Epochs", "epochs", 0),
+        Column("Train time (min)", "train_minutes", 2),
+        Column("Epoch time (s)", "epoch_seconds", 2),
+    ]
+
+
+def pgd_steps(entries: Iterable[Row], always: Sequence[int] = ()) -> list[int]:
+    """The numbers of PGD steps that the entries' keys name (pgd10, pgd20, ...), in rising order."""
+    found = {int(key[3:]) for entry in entries for key in entry if re.fullmatch(r"pgd\d+", key)}
+    return sorted(found.union(always))
+
+
+def render(rows: Sequence[Row]) -> Table:
+    """The table for `rich.console.Console.print`."""
+    shown = columns(rows)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in shown:
+        title = column.title.replace(" ", "\n")
+        table.add_column(title, justify="left" if column.decimals is None else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row, column)) for column in shown))
+    return table
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table in GitHub's Markdown, ending in a newline."""
+    shown = columns(rows)
+    lines = [
+        [column.title for column in shown],
+        ["---" if column.decimals is None else "---:" for column in shown],
+        *([_markdown_cell(_cell(row, column)) for column in shown] for row in rows),
+    ]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def html(rows: Sequence[Row]) -> str:
+    """The table as an HTML element; text columns have the class `text`."""
+    shown = columns(rows)
+    body = "".join(_html_line("td", [_cell(row, column) for column in shown], shown) for row in rows)
+    head = _html_line("th", [column.title for column in shown], shown)
+    return f"<table>\n<thead>\n{head}</thead>\n<tbody>\n{body}</tbody>\n</table>"
+
+
+def write(rows: Sequence[Row], folder: Path | str) -> None:
+    """Write `table.md` and `table.csv`.
+
+    The CSV has the rows' own keys and unrounded values: the table's columns first, then every other key.
+    """
+    folder = Path(folder)
+    (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
+    keys = dict.fromkeys([column.key for column in columns(rows)] + [key for row in rows for key in row])
+    with open(folder / "table.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(keys), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _cell(row: Row, column: Column) -> str:
+    value: Any = row.get(column.key)
+    if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
+        return MISSING
+    return str(value) if column.decimals is None else f"{value:.{column.decimals}f}"
+
+
+def _markdown_cell(text: str) -> str:
+    return markup.escape(" ".join(text.split()), quote=False).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _html_line(tag: str, texts: Sequence[str], shown: Sequence[Column]) -> str:
+    cells = (
+        f'<{tag} class="{"text" if column.decimals is None else "number"}">{markup.escape(text)}</{tag}>'
+        for text, column in zip(texts, shown, strict=True)
+    )
+    return f"<tr>{''.join(cells)}</tr>\n"

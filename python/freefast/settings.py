@@ -1,0 +1,152 @@
+"""The settings that training runs and comparisons share, checked before any work starts."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+
+from freefast import models
+from freefast.data import DATASETS, DatasetName
+from freefast.errors import UserError
+from freefast.options import AUTO, AutoBool, AutoInt, AutoPixels, AutoStr, Limit, OwnSize
+from freefast.training.schedules import SCHEDULES
+
+Backend = Literal["auto", "reference", "native", "triton"]
+Device = Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every method of a comparison shares: data, model, threat, length, optimiser, evaluation.
+
+    Raises: UserError where a setting is out of its range.
+    """
+
+    dataset: DatasetName = "digits"
+    """scikit-learn's digits, CIFAR-10, a folder with train/ and test/ of class folders, or made-up images."""
+
+    data_root: Path | None = None
+    """Folder of imagefolder's or cifar10's files."""
+
+    image_size: OwnSize = None
+    """Side that imagefolder's images are resized to, pixels."""
+
+    limit_train: Limit = None
+    """Training samples to use."""
+
+    limit_test: Limit = None
+    """Test samples to use."""
+
+    model: AutoStr = AUTO
+    """preactresnet18, resnet50, resnet50_cifar, wideresnet or small_cnn (auto: small_cnn for digits and fake, else
+    preactresnet18)."""
+
+    width: AutoInt = AUTO
+    """Channels of the first stage of preactresnet18 (auto: 64) and small_cnn (auto: 16)."""
+
+    depth: AutoInt = AUTO
+    """Layers of wideresnet, 6 n + 4 (auto: 28)."""
+
+    widen_factor: AutoInt = AUTO
+    """Widening of wideresnet (auto: 10)."""
+
+    epsilon: AutoPixels = AUTO
+    """Radius of the l-inf ball, pixel units in [0, 1] (auto: 0.2 for digits, else 8/255)."""
+
+    epochs: AutoInt = AUTO
+    """Passes over the training data, free's with every replay in each (auto: 20 for digits and fake, else 45)."""
+
+    batch_size: AutoInt = AUTO
+    """Samples a batch (auto: 64 for digits and fake, else 128)."""
+
+    schedule: Literal["cyclic", "multistep"] = "cyclic"
+    """Learning rate by update: up from 0 until half of all and down to 0, or x0.1 at 1/2 and 3/4 of them."""
+
+    momentum: float = 0.9
+    """Momentum of SGD."""
+
+    weight_decay: float = 5e-4
+    """L2 penalty of SGD."""
+
+    augment: AutoBool = AUTO
+    """Random crop with a padding of 4 pixels, and horizontal flip (auto: on for cifar10 and imagefolder)."""
+
+    seed: int = 0
+    """Of weights, order, augmentation and noise; the same seed gives the same bits on the same machine."""
+
+    device: Device = "auto"
+    """Where to train; auto takes a GPU where there is one."""
+
+    threads: AutoInt = AUTO
+    """CPU threads (auto: 1 for digits and fake, whose batches are too small to share out, else torch's number)."""
+
+    workers: int = 0
+    """Processes that prepare batches; 0 prepares them in the training process."""
+
+    backend: Backend = "auto"
+    """Implementation of the fused operations; auto takes the fastest for the device."""
+
+    replays: AutoInt = AUTO
+    """Updates that free makes on one batch, the report's m (auto: 8)."""
+
+    delta_init: AutoStr = AUTO
+    """Where fast's attack starts: zero, random, or previous, where the last batch's attack ended (auto: random)."""
+
+    pgd_steps: AutoInt = AUTO
+    """Steps of pgd's attack (auto: 7)."""
+
+    eval_every: int = 0
+    """Epochs from one evaluation during training to the next; 0 evaluates after training only."""
+
+    curve_steps: tuple[int, ...] = (10,)
+    """PGD steps of the evaluations during training."""
+
+    eval_steps: tuple[int, ...] = (10, 20, 50)
+    """PGD steps of the evaluation after training."""
+
+    restarts: int = 1
+    """Random starts of a PGD evaluation; a sample keeps the one with the largest loss."""
+
+    def __post_init__(self) -> None:
+        small = self.dataset in ("digits", "fake")
+        self._default("model", "small_cnn" if small else "preactresnet18")
+        self._default("epsilon", 0.2 if self.dataset == "digits" else 8 / 255)
+        self._default("epochs", 20 if small else 45)
+        self._default("batch_size", 64 if small else 128)
+        self._default("augment", not small)
+        self._default("threads", 1 if small else None)
+        self._one_of("model", models.MODELS)
+        for name, known in (("dataset", DATASETS), ("schedule", SCHEDULES), ("backend", get_args(Backend))):
+            self._one_of(name, known)
+        for name in ("limit_train", "limit_test", "image_size", "width", "depth", "widen_factor", "threads"):
+            self._at_least(name, 1)
+        for name in ("epochs", "batch_size", "restarts"):
+            self._at_least(name, 1)
+        for name in ("epsilon", "momentum", "weight_decay", "seed", "workers", "eval_every"):
+            self._at_least(name, 0)
+        if self.seed >= 2**63:
+            raise UserError(f"seed: wanted less than 2**63, got {self.seed}")
+        for name in ("curve_steps", "eval_steps"):
+            if min(getattr(self, name), default=1) < 1:
+                raise UserError(f"{name}: wanted numbers of at least 1, got {list(getattr(self, name))}")
+
+    @property
+    def model_options(self) -> dict[str, int]:
+        """The model's own settings, those that were given."""
+        options = {"width": self.width, "depth": self.depth, "widen_factor": self.widen_factor}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def _default(self, name: str, value: Any) -> None:
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)
+
+    def _at_least(self, name: str, least: float) -> None:
+        value = getattr(self, name)
+        if value is not None and not least <= value < math.inf:
+            raise UserError(f"{name}: wanted a finite number of at least {least}, got {value}")
+
+    def _one_of(self, name: str, known: Any) -> None:
+        if getattr(self, name) not in known:
+            raise UserError(f"{name}: wanted one of {', '.join(known)}, got {getattr(self, name)!r}")

@@ -1,0 +1,1 @@
+"""Attacks in training: the four methods, their loop and its files."""

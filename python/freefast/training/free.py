@@ -1,0 +1,31 @@
+"""Free adversarial training: one backward pass serves the weights and the perturbation."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+import advkernels as ak
+from freefast.training.state import TrainState
+
+
+def free_step(state: TrainState, images: Tensor, labels: Tensor, *, replays: int) -> tuple[Tensor, Tensor]:
+    """`replays` updates on one batch, each followed by a step of size epsilon of the lasting perturbation.
+
+    images: (N, C, H, W) float32, model units
+    labels: (N,) int64
+    Returns: mean loss and logits (N, classes) of the last replay
+    Source: Shafahi et al. 2019, "Adversarial training for free!", algorithm 1; the report's algorithm 2.
+    """
+    epsilon, box = state.threat.model_epsilon, (state.threat.lower, state.threat.upper)
+    delta = state.delta[: len(images)]
+    adversarial = images + delta
+    for _ in range(replays):
+        x = adversarial.detach().requires_grad_()
+        logits = state.model(x)
+        loss = F.cross_entropy(logits, labels)
+        state.optimizer.zero_grad()
+        loss.backward()
+        assert x.grad is not None
+        ak.sign_step_(delta, x.grad, images, epsilon, epsilon, *box, out=adversarial)
+        state.optimizer.step()
+        state.scheduler.step()
+    return loss.detach(), logits.detach()

@@ -1,0 +1,123 @@
+"""A whole training run: epochs, metrics, checkpoints, the evaluation at the end."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import nn
+
+from freefast.config import TrainConfig
+from freefast.data import ImageData, Loader
+from freefast.errors import UserError
+from freefast.evaluation import evaluate
+from freefast.progress import Advance, track
+from freefast.training import checkpoint, results, setup
+from freefast.training.run_folder import RunFolder
+from freefast.training.state import TrainState
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished run."""
+
+    folder: Path
+    """The run folder."""
+
+    model: nn.Module
+    """The trained model, in eval mode."""
+
+    row: dict[str, Any]
+    """The run's row of `results.json`."""
+
+    metrics: list[dict[str, Any]]
+    """One entry an epoch, as in `metrics.jsonl`."""
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
+) -> TrainResult:
+    """Train, evaluate and write the run folder.
+
+    After every epoch the folder holds a checkpoint, the weights and the metrics of the epochs done: an interrupted
+    run can be evaluated, and resumed to the same bits.
+
+    resume: go on from the checkpoint in `config.out`
+    overwrite: replace the run in `config.out`
+
+    Raises: UserError where data, device, model or folder are not as the settings say, or the loss is not finite.
+    """
+    device = setup.pick_device(config.device)
+    data = setup.make_data(config)
+    folder = RunFolder(config.out)
+    with setup.runtime(config, device):
+        loader = setup.make_loader(config, data)
+        updates = config.epochs * len(loader) * config.updates_per_batch
+        state = setup.make_state(config, data, updates, device)
+        if resume:
+            done = checkpoint.restore(state, folder.load_checkpoint(device))
+            folder.drop_metrics_after(done)
+        else:
+            done = 0
+            folder.create(config, overwrite)
+            _save(folder, state, done)
+        _epochs(config, state, loader, data, folder, done, progress)
+        row = results.finish(config, folder, state.model, data, progress)
+    return TrainResult(folder=folder.path, model=state.model.eval(), row=row, metrics=folder.read_metrics())
+
+
+def _epochs(
+    config: TrainConfig,
+    state: TrainState,
+    loader: Loader,
+    data: ImageData,
+    folder: RunFolder,
+    done: int,
+    progress: Progress | None,
+) -> None:
+    step = setup.make_step(config)
+    samples = len(data.train)
+    title = f"{config.method} {config.setting}".strip()
+    with track(progress, title, config.epochs * samples, done * samples) as advance:
+        for epoch in range(done + 1, config.epochs + 1):
+            entry = {"epoch": epoch, **_epoch(state, step, loader, epoch, samples, advance)}
+            if config.eval_every and epoch % config.eval_every == 0 and epoch < config.epochs:
+                scores = evaluate(
+                    state.model, data, state.threat,
+                    steps=config.curve_steps, restarts=config.restarts, seed=config.seed, progress=progress,
+                )  # fmt: skip
+                entry |= scores.as_row()
+            folder.append_metrics(entry)
+            _save(folder, state, epoch)
+
+
+def _epoch(
+    state: TrainState, step: setup.Step, loader: Loader, epoch: int, samples: int, advance: Advance
+) -> dict[str, float]:
+    """One pass over the data; sums stay on the device until its end."""
+    device = state.delta.device
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    start = time.perf_counter()
+    for batch in loader.epoch(epoch - 1):
+        images = batch.images.to(device, memory_format=torch.channels_last)
+        labels = batch.labels.to(device)
+        loss, logits = step(state, images, labels)
+        sums += torch.stack([loss * len(labels), (logits.argmax(1) == labels).sum()])
+        advance(len(labels))
+    loss_sum, correct = sums.tolist()
+    if not math.isfinite(loss_sum):
+        raise UserError(f"the loss is not finite in epoch {epoch}: try a smaller --lr-max")
+    return {
+        "train_loss": loss_sum / samples,
+        "train_accuracy": correct / samples,
+        "learning_rate": state.scheduler.get_last_lr()[0],
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _save(folder: RunFolder, state: TrainState, epoch: int) -> None:
+    folder.save_weights(state.model)
+    folder.save_checkpoint(checkpoint.capture(state, epoch))

@@ -1,0 +1,63 @@
+"""A run's row, and the files that are made from it."""
+
+from typing import Any
+
+from rich.progress import Progress
+from torch import nn
+
+from freefast import reporting
+from freefast.config import TrainConfig
+from freefast.data import ImageData
+from freefast.errors import UserError
+from freefast.evaluation import evaluate
+from freefast.training import setup
+from freefast.training.run_folder import RunFolder
+
+
+def load_model(folder: RunFolder, config: TrainConfig, data: ImageData) -> nn.Module:
+    """A run's model with its weights, in eval mode, on the CPU.
+
+    Raises: UserError where the weights are missing or are not this model's.
+    """
+    model = setup.make_model(config, data)
+    try:
+        model.load_state_dict(folder.load_weights())
+    except RuntimeError as error:
+        raise UserError(f"{folder.path}: model.safetensors does not fit {config.model}") from error
+    return model.eval()
+
+
+def finish(
+    config: TrainConfig, folder: RunFolder, model: nn.Module, data: ImageData, progress: Progress | None
+) -> dict[str, Any]:
+    """Evaluate and write `results.json`, `curves.png` and `report.html`. Returns: the row."""
+    scores = evaluate(
+        model, data, setup.make_threat(config, data),
+        steps=config.eval_steps, restarts=config.restarts, seed=config.seed, progress=progress,
+    )  # fmt: skip
+    metrics = folder.read_metrics()
+    seconds = [entry["seconds"] for entry in metrics]
+    row = {
+        "method": config.method,
+        "model": config.model,
+        "dataset": config.dataset,
+        "setting": config.setting,
+        "epsilon": config.epsilon,
+        **scores.as_row(),
+        "epochs": len(metrics),
+        "train_minutes": sum(seconds) / 60,
+        "epoch_seconds": sum(seconds) / len(seconds) if seconds else None,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "samples": scores.samples,
+        "restarts": config.restarts,
+    }
+    device = next(model.parameters()).device
+    environment = reporting.environment.describe(device)
+    reporting.results.write(folder.path, [row], environment)
+    run = reporting.Run.load(folder.path)
+    curves = folder.path / "curves.png"
+    reporting.curves.plot([run], curves)
+    title = f"{config.method} on {config.dataset}"
+    reporting.report.write(folder.path, title=title, runs=[run], environment=environment, images=[curves])
+    return row

@@ -1,0 +1,138 @@
+"""From settings to the state that the first update reads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+import advkernels as ak
+from freefast import models
+from freefast.config import TrainConfig
+from freefast.data import ImageData, Loader, load
+from freefast.errors import UserError
+from freefast.threat import ThreatModel
+from freefast.training import schedules
+from freefast.training.fast import fast_step
+from freefast.training.free import free_step
+from freefast.training.pgd import pgd_step
+from freefast.training.standard import standard_step
+from freefast.training.state import TrainState
+
+
+class Step(Protocol):
+    """One batch's updates."""
+
+    def __call__(self, state: TrainState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns: mean loss; logits (N, classes)."""
+
+
+def make_step(config: TrainConfig) -> Step:
+    """The method's step function, its settings filled in."""
+    match config.method:
+        case "free":
+            return partial(free_step, replays=config.replays)
+        case "fast":
+            return partial(fast_step, alpha=config.alpha, delta_init=config.delta_init)
+        case "pgd":
+            return partial(pgd_step, alpha=config.alpha, steps=config.pgd_steps)
+    return standard_step
+
+
+def make_data(config: TrainConfig) -> ImageData:
+    """The data set, limited as the settings say."""
+    return load(
+        config.dataset,
+        root=config.data_root,
+        limit_train=config.limit_train,
+        limit_test=config.limit_test,
+        image_size=config.image_size,
+        seed=config.seed,
+    )
+
+
+def make_loader(config: TrainConfig, data: ImageData) -> Loader:
+    """Shuffled training batches."""
+    return Loader(
+        data.train,
+        mean=data.mean,
+        std=data.std,
+        batch_size=config.batch_size,
+        shuffle=True,
+        augment=config.augment,
+        seed=config.seed,
+        num_workers=config.workers,
+    )
+
+
+def make_model(config: TrainConfig, data: ImageData) -> nn.Module:
+    """The model in channels-last memory format, on the CPU."""
+    model = models.build(config.model, len(data.classes), data.channels, **config.model_options)
+    return model.to(memory_format=torch.channels_last)
+
+
+def make_threat(config: TrainConfig, data: ImageData) -> ThreatModel:
+    """The ball and the data set's normalisation."""
+    return ThreatModel(epsilon=config.epsilon, mean=data.mean, std=data.std)
+
+
+def make_state(config: TrainConfig, data: ImageData, updates: int, device: torch.device) -> TrainState:
+    """Model, optimiser, schedule and noise before the first update.
+
+    updates: in the whole run
+    """
+    model = make_model(config, data).to(device).train()
+    optimizer = ak.MasterSGD(
+        model.parameters(), config.lr_max, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    batch = torch.zeros(config.batch_size, data.channels, *data.image_size, device=device)
+    return TrainState(
+        model=model,
+        optimizer=optimizer,
+        scheduler=schedules.build(config.schedule, optimizer, updates),
+        threat=make_threat(config, data),
+        rng=ak.PhiloxState(config.seed, device),
+        delta=batch.contiguous(memory_format=torch.channels_last),
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name, or for "auto" a GPU where there is one.
+
+    Raises: UserError where the name means nothing or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device: wanted auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device: wanted auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: {name} is not there, {torch.cuda.device_count()} CUDA devices are")
+    return device
+
+
+@contextmanager
+def runtime(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """The run's backend, threads and seed, and cuDNN deterministic, while inside.
+
+    Raises: advkernels.BackendUnavailable where the backend cannot run on the device.
+    """
+    devices = [device] if device.type == "cuda" else []
+    threads = torch.get_num_threads()
+    with (
+        ak.backend(config.backend),
+        torch.random.fork_rng(devices),
+        torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+    ):
+        ak.uniform_init(torch.zeros(1, device=device), 0.0, rng=ak.PhiloxState(device=device))  # raises early
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.threads or threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

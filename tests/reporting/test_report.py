@@ -1,0 +1,143 @@
+import base64
+import io
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from freefast.errors import UserError
+from freefast.reporting import Run, report
+
+NASTY = '<script>alert("x")</script>&amp;\'"><img src=http://evil.example/a.png>'
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Tags in order, the text of each table row, all text, and whether every tag is closed in turn."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.open, self.lines, self.text = [], [], [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.lines.append([])
+        if tag in ("td", "th"):
+            self.lines[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data + "\n"
+        if self.open and self.open[-1] in ("td", "th"):
+            self.lines[-1][-1] += data
+
+
+def make_run(name, **row):
+    row = {"method": "free", "setting": "m=8", "natural": 0.839, "pgd10": 0.498, "pgd50": 0.4834, **row}
+    config = {"momentum": 0.9, "epsilon": 8 / 255, "alpha": None, "steps": [10, 20], "augment": True}
+    return Run(name=name, method="free", metrics=[], row={**row, "samples": 9871}, config=config)
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "robust_curves.png"
+    Image.new("RGB", (40, 30), (1, 2, 3)).save(path)
+    return path
+
+
+def page(tmp_path, runs, images=(), title="Title", environment=None):
+    path = report.write(tmp_path, title=title, runs=runs, environment=environment or {}, images=list(images))
+    assert path == tmp_path / "report.html"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_table_settings_and_environment_are_there(tmp_path):
+    parsed = page(tmp_path, [make_run("first"), make_run("second", pgd20=0.1)], environment={"torch": "2.11.0"})
+    assert parsed.lines[0][:6] == ["Method", "Setting", "Natural", "PGD-10", "PGD-20", "PGD-50"]
+    assert parsed.lines[1][:6] == ["free", "m=8", "0.839", "0.498", "—", "0.483"]
+    assert parsed.lines[2][4] == "0.100"
+    words = parsed.text.split()
+    for word in ("first", "second", "momentum", "0.9", "0.0313725", "true", "9871", "torch", "2.11.0"):
+        assert word in words
+    assert "[10, 20]" in parsed.text
+
+
+def test_images_are_the_files_inlined(tmp_path, image):
+    parsed = page(tmp_path, [make_run("a")], [image, str(image)])
+    images = [attributes for tag, attributes in parsed.tags if tag == "img"]
+    assert len(images) == 2
+    for attributes in images:
+        start, data = attributes["src"].split(",", 1)
+        assert start == "data:image/png;base64"
+        content = base64.b64decode(data, validate=True)
+        assert content == image.read_bytes()
+        with Image.open(io.BytesIO(content)) as opened:
+            assert (opened.format, opened.size, opened.getpixel((0, 0))) == ("PNG", (40, 30), (1, 2, 3))
+        assert attributes["alt"] == "Robust curves"
+
+
+def test_nothing_is_fetched_or_run(tmp_path, image):
+    parsed = page(tmp_path, [make_run("a")], [image])
+    for tag, attributes in parsed.tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "srcset", "action", "data", "poster", "background"):
+            assert attributes.get(name, "data:").startswith("data:")
+    source = (tmp_path / "report.html").read_text(encoding="utf-8").lower()
+    assert "url(" not in source
+    assert "@import" not in source
+    assert "http:" not in source
+    assert "https:" not in source
+    policy = [a["content"] for tag, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy[0].startswith("default-src 'none'")
+
+
+def test_names_are_escaped_everywhere(tmp_path, image):
+    odd = image.with_name("<b>&.png")
+    image.rename(odd)
+    run = Run(
+        name=NASTY,
+        method=NASTY,
+        metrics=[],
+        row={"method": NASTY, "setting": NASTY, NASTY: NASTY},
+        config={NASTY + "k": NASTY, "nested": {NASTY: [NASTY]}, "dollar": "$title ${x}"},
+    )
+    plain = page(tmp_path, [make_run("a")], [odd])
+    nasty = page(tmp_path, [run], [odd], title=NASTY, environment={NASTY: NASTY, "list": [NASTY]})
+    assert {tag for tag, _ in nasty.tags} == {tag for tag, _ in plain.tags}
+    assert sum(tag == "img" for tag, _ in nasty.tags) == 1
+    assert nasty.lines[1][:2] == [NASTY, NASTY]
+    assert nasty.text.count(NASTY) >= 8
+    assert "$title ${x}" in nasty.text
+    assert next(a for tag, a in nasty.tags if tag == "img")["alt"] == "<b>&"
+
+
+def test_a_report_without_runs_or_images(tmp_path):
+    parsed = page(tmp_path, [])
+    assert len(parsed.lines) == 1
+
+
+def test_page_adapts_to_dark_mode_and_narrow_screens(tmp_path):
+    parsed = page(tmp_path, [make_run("a")])
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in source
+    assert any(a.get("name") == "viewport" and "device-width" in a["content"] for _, a in parsed.tags)
+    assert next(a["lang"] for tag, a in parsed.tags if tag == "html") == "en"
+
+
+def test_what_is_not_a_png_is_refused(tmp_path):
+    text = tmp_path / "notes.png"
+    text.write_text("hello")
+    for path, reason in ((text, "wanted a PNG"), (tmp_path / "none.png", "No such file")):
+        with pytest.raises(UserError, match=reason) as caught:
+            page(tmp_path, [], [path])
+        assert str(path) in str(caught.value)
+    assert not (tmp_path / "report.html").exists()
