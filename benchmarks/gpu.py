@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 LOGS = ROOT / "runs" / "gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 REPORT = LOGS / "tests.xml"
+KERNELS = LOGS / "kernels.json"
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ def steps(images: Path | None) -> list[Step]:
     tests += [f"--junitxml={REPORT}"]
     train = [python, "-m", "freefast", "train", "fast", "--model", model, *dataset, "--device", "cuda"]
     train += ["--epochs", "2", "--out", str(LOGS / "fast")]
+    kernels = ROOT / "benchmarks" / "gpu_kernels.py"
     return [
         Step("device", ["nvidia-smi"]),
         Step("install", install, (ROOT / "setup.py", ROOT / "csrc" / "formulas.h")),
         Step("info", [python, "-m", "advkernels.info"]),
         Step("tests", tests, (ROOT / "tests" / "conftest.py",)),
+        Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,)),
         Step("train", train, (images / "train", images / "test") if images else ()),
     ]
 
@@ -82,11 +85,17 @@ def training_row() -> dict[str, object]:
     return json.loads(path.read_text())["rows"][-1] if path.exists() else {}
 
 
+def kernel_rows() -> list[dict[str, object]]:
+    """What the kernels reached."""
+    return json.loads(KERNELS.read_text())["rows"] if KERNELS.exists() else []
+
+
 def main() -> int:
     """Run all steps, also after one that failed; 0 where every one passed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="a folder with train/ and test/ of class folders, e.g. CIFAR-10's")
     parser.add_argument("--dry-run", action="store_true", help="print each step and check the files that it needs")
+    parser.add_argument("--commit", help="the commit of these sources, where there is no checkout to ask")
     options = parser.parse_args()
     images = options.images.resolve() if options.images else None
     sequence = steps(images)
@@ -97,14 +106,16 @@ def main() -> int:
         print(*(f"missing: {path}" for path in missing), sep="\n")
         return 2 if missing else 0
     LOGS.mkdir(parents=True, exist_ok=True)
-    REPORT.unlink(missing_ok=True)
+    for file in (REPORT, KERNELS):
+        file.unlink(missing_ok=True)
     outcome = {step.name: run(step) for step in sequence}
 
     from freefast.reporting import environment  # what the install step made
 
     facts = environment.describe("cuda")
     device = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
-    result = {"steps": outcome, "tests": count_tests(), "train": training_row(), "environment": facts}
+    result = {"steps": outcome, "tests": count_tests(), "kernels": kernel_rows(), "train": training_row()}
+    result["environment"] = facts | {"commit": facts["commit"] or options.commit}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"gpu_{device}_{facts['date'][:10]}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")

@@ -54,13 +54,14 @@ def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Report | 
 
 
 def _message(box: str) -> str:
-    """What tyro says in a box of several lines, in one line."""
+    """The first part of what tyro says in a box of several lines, without its title, in one line."""
     words: list[str] = []
     for line in box.splitlines()[1:]:
         text = line.strip("│ ")
-        if text.startswith("──"):
+        if not set(text) <= set("-─"):
+            words.append(text)
+        elif words:
             break
-        words.append(text)
     return re.sub(r"^Error parsing [A-Z]\w*: ", "", " ".join(words))
 
 

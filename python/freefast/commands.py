@@ -21,6 +21,9 @@ from freefast.training import results, setup
 from freefast.training.loop import train
 from freefast.training.run_folder import RunFolder
 
+_WIDTH = 160
+"""Columns of a table that is written to a file or a pipe."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(TrainConfig):
@@ -159,5 +162,7 @@ def _runs_in(folder: Path) -> list[Path]:
 
 def _print(rows: Sequence[reporting.results.Row], folder: Path) -> None:
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     console.print(reporting.table.render(rows))
     console.print(f"in {folder}: results.json, curves.png, report.html", highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,9 +13,9 @@ class ThreatModel:
     """An l-inf ball around every image, within the valid pixels [0, 1].
 
     A model reads normalised images, (pixel - mean) / std. Every bound in model units is the float32 number that
-    plain float32 PyTorch computes on the CPU: `(0 - mean) / std`, `(1 - mean) / std` and `size / std` with mean and
-    std float32 tensors (and so a size is multiplied by the rounded reciprocal of std, as torch divides a number by
-    a tensor), handed on as a Python float, which holds it exactly.
+    PyTorch computes as `(0 - mean) / std`, `(1 - mean) / std` and `size / std` from float32 tensors mean and std, each
+    operation rounded, a number divided by a tensor being its product with the tensor's rounded reciprocal; a Python
+    float holds that number exactly.
 
     Raises: ValueError where epsilon is negative or not finite, or mean and std do not match or std is not positive.
     Source: Wong et al. 2020, "Fast is better than free", section 3.
@@ -46,19 +47,19 @@ class ThreatModel:
     @cached_property
     def lower(self) -> tuple[float, ...]:
         """Pixel 0 in model units, one a channel."""
-        return tuple(((0 - torch.tensor(self.mean)) / torch.tensor(self.std)).tolist())
+        return self._limit(0)
 
     @cached_property
     def upper(self) -> tuple[float, ...]:
         """Pixel 1 in model units, one a channel."""
-        return tuple(((1 - torch.tensor(self.mean)) / torch.tensor(self.std)).tolist())
+        return self._limit(1)
 
     def step(self, size: float) -> tuple[float, ...]:
         """A step size in model units, one a channel.
 
         size: pixel units
         """
-        return tuple((size / torch.tensor(self.std)).tolist())
+        return tuple((np.float32(size) * (np.float32(1) / np.array(self.std, np.float32))).tolist())
 
     def normalize(self, images: Tensor) -> Tensor:
         """images: (N, C, H, W) float, pixel units. Returns: the same in model units."""
@@ -67,6 +68,9 @@ class ThreatModel:
     def denormalize(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W) float, model units. Returns: the same in pixel units."""
         return x * self._channels(self.std, x) + self._channels(self.mean, x)
+
+    def _limit(self, pixel: int) -> tuple[float, ...]:
+        return tuple(((np.float32(pixel) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)).tolist())
 
     @staticmethod
     def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def runtime(config: TrainConfig, device: torch.device) -> Iterator[None]:
     with (
         ak.backend(config.backend),
         torch.random.fork_rng(devices),
-        torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32),
     ):
         ak.uniform_init(torch.zeros(1, device=device), 0.0, rng=ak.PhiloxState(device=device))  # raises early
         torch.manual_seed(config.seed)
