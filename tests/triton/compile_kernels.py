@@ -44,9 +44,11 @@ def signature(kernel: Any, element: dict[str, str], constants: dict[str, Any]) -
 def image_variants(kernel: Any, absent: dict[str, Any]) -> dict[str, tuple[dict, dict]]:
     """Element types and constants of the variants of an image kernel."""
     variants = {}
-    contiguous, last, strided = (order.value for order in (geometry.CONTIGUOUS, geometry.CHANNELS_LAST, geometry.STRIDED))
+    contiguous, last, strided = (
+        order.value for order in (geometry.CONTIGUOUS, geometry.CHANNELS_LAST, geometry.STRIDED)
+    )
     for dtype, width in (("fp32", 4), ("bf16", 8), ("fp16", 8)):
-        element = {name: f"*{dtype}" for name in IMAGES}
+        element = dict.fromkeys(IMAGES, f"*{dtype}")
         for label, order, size, form in (
             ("grouped", contiguous, width, bounds.SCALAR),
             ("grouped channels", contiguous, width, bounds.VALUES),
@@ -83,7 +85,11 @@ def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capab
     pointers = {name for name in (*IMAGES, *element) if types.get(name, "").startswith("*")} - {"state"}
     written = {"delta", "out", "param", "master", "momentum_buffer"} & pointers
     tables = {name for name in pointers if name[-1].isdigit()}
-    unread = {"out"} | ({"delta"} if "grad" not in kernel.arg_names else set()) | ({"param"} if "master" in pointers else set())
+    unread = (
+        {"out"}
+        | ({"delta"} if "grad" not in kernel.arg_names else set())
+        | ({"param"} if "master" in pointers else set())
+    )
     return {
         "cubin_bytes": len(built.asm["cubin"]),
         "inputs": len(pointers - unread - tables),
@@ -109,8 +115,14 @@ def disassemble(cubin: bytes) -> str:
 
 def main() -> None:
     kernels = {
-        "sign_step": (_sign_step_kernel, image_variants(_sign_step_kernel, {"mask": None, "mask_stride": 0, "out": None})),
-        "uniform_init": (_uniform_init_kernel, image_variants(_uniform_init_kernel, {"sample_index": None, "out": None})),
+        "sign_step": (
+            _sign_step_kernel,
+            image_variants(_sign_step_kernel, {"mask": None, "mask_stride": 0, "out": None}),
+        ),
+        "uniform_init": (
+            _uniform_init_kernel,
+            image_variants(_uniform_init_kernel, {"sample_index": None, "out": None}),
+        ),
         "sgd_step": (_sgd_step_kernel, sgd_variants()),
     }
     report = {

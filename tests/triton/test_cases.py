@@ -128,9 +128,7 @@ CASES: dict[str, Case] = {
         f"{'-'.join(layouts)}-{dtype}": (IMAGE, (dtype,) * 4, layouts, CHANNELS, False)
         for layouts, dtype in itertools.product([*MIXED_LAYOUTS, ("channels_last",) * 4], [F32, BF16])
     },
-    **{
-        f"channels_last-plain-{dtype}": (IMAGE, (dtype,) * 4, ("channels_last",) * 4, PLAIN, False) for dtype in DTYPES
-    },
+    **{f"channels_last-plain-{dtype}": (IMAGE, (dtype,) * 4, ("channels_last",) * 4, PLAIN, False) for dtype in DTYPES},
     "two-channels": ((2, 2, 3, 3), (F32,) * 4, ("contiguous",) * 4, [[0.1], [0.2, 0.1], [0.0, 0.1], [1.0]], False),
     "four-channels": ((2, 4, 4, 4), (F16,) * 4, ("contiguous",) * 4, [[0.1, 0.2, 0.3, 0.4], *PLAIN[1:]], False),
     "five-channels": (WIDE_IMAGE, (F32,) * 4, ("contiguous",) * 4, [[0.1, 0.2, 0.3, 0.4, 0.5], *PLAIN[1:]], False),
@@ -142,7 +140,9 @@ CASES: dict[str, Case] = {
             [table(1, 1), table(shape[0], 1), table(1, shape[1]), table(shape[0], shape[1]) + 0.5],
             False,
         )
-        for layout, shape in itertools.product(["contiguous", "channels_last", "channel_gap"], [WIDE_IMAGE, (2, 3, 5, 5)])
+        for layout, shape in itertools.product(
+            ["contiguous", "channels_last", "channel_gap"], [WIDE_IMAGE, (2, 3, 5, 5)]
+        )
     },
     "table-of-one": ((3, 7), (F32,) * 4, ("contiguous",) * 4, [table(1, 1)] * 3 + [table(1, 1) + 1], False),
 }

@@ -42,7 +42,7 @@ def per_plane(*forms: int) -> bool:
 
 
 @triton.jit
-def bound(first, second, third, fourth, sample, channel, CHANNELS: tl.constexpr, inside, FORM: tl.constexpr):  # noqa: N803
+def bound(first, second, third, fourth, sample, channel, CHANNELS: tl.constexpr, inside, FORM: tl.constexpr):
     """float32 bound of each group: a scalar, or (rows, 1)."""
     if FORM == SCALAR:
         return first

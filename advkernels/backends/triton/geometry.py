@@ -1,6 +1,8 @@
 """Where the elements are: a tensor as (N, C, S), its memory order, and the part of it that a program takes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -43,8 +45,19 @@ class Geometry:
         """One program for every `rows` groups."""
         return (triton.cdiv(self.groups, self.rows),)
 
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The compile-time arguments of the image kernels that follow from the geometry."""
+        return {
+            "ORDER": self.order,
+            "WIDTH": self.width,
+            "ROWS": self.rows,
+            "WIDE": self.wide,
+            "CHANNELS": self.channels,
+        }
 
-def geometry(operation: str, tensors: dict[str, Tensor | None], per_plane: bool, numbered: bool = False) -> Geometry:
+
+def geometry(operation: str, tensors: Mapping[str, Tensor | None], per_plane: bool, numbered: bool = False) -> Geometry:
     """The geometry of tensors of one shape.
 
     per_plane: the kernel asks for an element's sample or channel
@@ -104,13 +117,13 @@ def even(tensor: Tensor) -> Tensor:
 
 
 @triton.jit
-def program_groups(ROWS: tl.constexpr):  # noqa: N803
+def program_groups(ROWS: tl.constexpr):
     """(ROWS, 1) int64: the groups of this program."""
     return (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
 
 
 @triton.jit
-def coordinates(group, places, ORDER: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr):  # noqa: N803
+def coordinates(group, places, ORDER: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr):
     """int64 sample, channel and place of a group, by 32-bit division where that is enough."""
     kind: tl.constexpr = tl.uint64 if WIDE else tl.uint32
     index = group.to(kind)
@@ -129,7 +142,7 @@ def coordinates(group, places, ORDER: tl.constexpr, WIDE: tl.constexpr, CHANNELS
 
 
 @triton.jit
-def offset(element, sample, channel, place, n_stride, c_stride, s_stride, ORDER: tl.constexpr):  # noqa: N803
+def offset(element, sample, channel, place, n_stride, c_stride, s_stride, ORDER: tl.constexpr):
     """int64 offset of an element of one tensor."""
     if ORDER == STRIDED:
         return sample * n_stride + channel * c_stride + place * s_stride

@@ -7,8 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from advkernels.backends.triton.elements import launch_options, load, multiply, store, wrap_triton
+from advkernels.backends.triton.elements import load, multiply, store
 from advkernels.backends.triton.geometry import STRIDED, geometry, memory_order, program_groups
+from advkernels.backends.triton.launch import launch, wrap_triton
 
 
 @triton.jit
@@ -25,12 +26,12 @@ def _sgd_step_kernel(
     momentum,
     undamped,
     weight_decay,
-    MOMENTUM: tl.constexpr,  # noqa: N803
-    WEIGHT_DECAY: tl.constexpr,  # noqa: N803
-    NESTEROV: tl.constexpr,  # noqa: N803
-    MAXIMIZE: tl.constexpr,  # noqa: N803
-    WIDTH: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803
+    MOMENTUM: tl.constexpr,
+    WEIGHT_DECAY: tl.constexpr,
+    NESTEROV: tl.constexpr,
+    MAXIMIZE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
     group = program_groups(ROWS)
     if found_inf is not None:
@@ -95,29 +96,23 @@ def sgd_step_(
         if memory_order(list(given.values())) == STRIDED.value:
             walked = {name: tensor.contiguous() for name, tensor in given.items()}
         shape = geometry("sgd_step_", walked, per_plane=False)
-        with torch.cuda.device_of(param):
-            kernel[shape.grid](
-                walked["x"],
-                walked["grad"],
-                walked.get("master"),
-                walked.get("momentum_buffer"),
-                step,
-                rate,
-                inv_scale,
-                found_inf,
-                shape.groups,
-                momentum,
-                1 - dampening,
-                weight_decay,
-                MOMENTUM=momentum != 0,
-                WEIGHT_DECAY=weight_decay != 0,
-                NESTEROV=nesterov,
-                MAXIMIZE=maximize,
-                WIDTH=shape.width,
-                ROWS=shape.rows,
-                **launch_options(kernel),
-            )
+        arguments = [
+            *(walked["x"], walked["grad"], walked.get("master"), walked.get("momentum_buffer")),
+            *(step, rate, inv_scale, found_inf, shape.groups, momentum, 1 - dampening, weight_decay),
+        ]
+        constants = {
+            "MOMENTUM": momentum != 0,
+            "WEIGHT_DECAY": weight_decay != 0,
+            "NESTEROV": nesterov,
+            "MAXIMIZE": maximize,
+            "WIDTH": shape.width,
+            "ROWS": shape.rows,
+        }
+        launch(kernel, shape.grid, param.device, arguments, constants)
         for name, tensor in given.items():
             if name != "grad" and walked[name] is not tensor:
                 tensor.copy_(walked[name])
-    torch._foreach_add_(steps, 1 if found_inf is None else (found_inf == 0).to(torch.int64).reshape(()))
+    if found_inf is None:
+        torch._foreach_add_(list(steps), 1)
+    else:
+        torch._foreach_add_(list(steps), (found_inf == 0).to(torch.int64).reshape(()))

@@ -1,22 +1,13 @@
 """The step of an l-inf attack and its projections."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
-from advkernels.backends.triton.elements import (
-    launch_options,
-    load,
-    maximum,
-    minimum,
-    multiply,
-    project,
-    store,
-    wrap_triton,
-)
+from advkernels.backends.triton.elements import load, maximum, minimum, multiply, project, store
 from advkernels.backends.triton.geometry import coordinates, even, geometry, offset, program_groups, strides
+from advkernels.backends.triton.launch import launch, wrap_triton
 
 
 @triton.jit
@@ -57,15 +48,15 @@ def _sign_step_kernel(
     out_n,
     out_c,
     out_s,
-    ALPHA: tl.constexpr,  # noqa: N803
-    EPSILON: tl.constexpr,  # noqa: N803
-    LOWER: tl.constexpr,  # noqa: N803
-    UPPER: tl.constexpr,  # noqa: N803
-    ORDER: tl.constexpr,  # noqa: N803
-    WIDTH: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803
-    WIDE: tl.constexpr,  # noqa: N803
-    CHANNELS: tl.constexpr,  # noqa: N803
+    ALPHA: tl.constexpr,
+    EPSILON: tl.constexpr,
+    LOWER: tl.constexpr,
+    UPPER: tl.constexpr,
+    ORDER: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):
     group = program_groups(ROWS)
     inside = group < groups
@@ -110,31 +101,15 @@ def sign_step_(
     forms = [form for _, form in bounds]
     tensors = {"x": image, "delta": d, "grad": g, "out": adversarial}
     shape = geometry("sign_step_", tensors, mask is not None or per_plane(*forms))
-    kernel = wrap_triton(_sign_step_kernel)
-    with torch.cuda.device_of(x):
-        kernel[shape.grid](
-            d,
-            g,
-            image,
-            mask,
-            adversarial,
-            shape.groups,
-            shape.places,
-            0 if mask is None else mask.stride(0),
-            *[argument for arguments, _ in bounds for argument in arguments],
-            *strides(d),
-            *strides(g),
-            *strides(image),
-            *strides(adversarial),
-            *forms,
-            ORDER=shape.order,
-            WIDTH=shape.width,
-            ROWS=shape.rows,
-            WIDE=shape.wide,
-            CHANNELS=shape.channels,
-            **launch_options(kernel),
-        )
+    arguments = [
+        *(d, g, image, mask, adversarial),
+        *(shape.groups, shape.places, 0 if mask is None else mask.stride(0)),
+        *(argument for arguments, _ in bounds for argument in arguments),
+        *(stride for tensor in (d, g, image, adversarial) for stride in strides(tensor)),
+        *forms,
+    ]
+    launch(wrap_triton(_sign_step_kernel), shape.grid, x.device, arguments, shape.constants)
     if d is not delta:
         delta.copy_(d)
-    if out is not None and adversarial is not out:
+    if out is not None and adversarial is not None and adversarial is not out:
         out.copy_(adversarial)
