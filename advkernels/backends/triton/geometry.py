@@ -1,6 +1,6 @@
 """Where the elements are: a tensor as (N, C, S), its memory order, and the part of it that a program takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,18 @@ class Geometry:
             "CHANNELS": self.channels,
         }
 
+    def walkable(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The tensors, or contiguous copies of those whose places have no stride of their own."""
+        if self.order != STRIDED.value:
+            return list(tensors)
+        return [tensor if tensor is None or _even(tensor) else tensor.contiguous() for tensor in tensors]
+
+    def strides(self, tensors: Sequence[Tensor | None]) -> list[int]:
+        """Strides of sample, channel and place of each walkable tensor."""
+        if self.order != STRIDED.value:
+            return [0] * (3 * len(tensors))
+        return [stride for tensor in tensors for stride in _strides(tensor)]
+
 
 def geometry(operation: str, tensors: Mapping[str, Tensor | None], per_plane: bool, numbered: bool = False) -> Geometry:
     """The geometry of tensors of one shape.
@@ -95,25 +107,31 @@ def memory_order(tensors: list[Tensor]) -> int:
     return STRIDED.value
 
 
-def strides(tensor: Tensor | None) -> tuple[int, int, int]:
-    """Strides of sample, channel and place, where `even` has made the places evenly spaced."""
+def copy_back(written: Sequence[Tensor | None], walked: Sequence[Tensor | None]) -> None:
+    """What the kernel wrote into copies, into the tensors that were given."""
+    for target, source in zip(written, walked, strict=True):
+        if target is not None and source is not None and source is not target:
+            target.copy_(source)
+
+
+def _strides(tensor: Tensor | None) -> tuple[int, int, int]:
     if tensor is None:
         return 0, 0, 0
-    outer = (*tensor.stride()[:2], 0, 0)[:2]
+    outer = [*tensor.stride()[:2], 0, 0]
     inner = [stride for size, stride in zip(tensor.shape[2:], tensor.stride()[2:], strict=True) if size != 1]
     return outer[0], outer[1], inner[-1] if inner else 0
 
 
-def even(tensor: Tensor) -> Tensor:
-    """The tensor, or a contiguous copy of it where its spatial positions are not evenly spaced in memory."""
+def _even(tensor: Tensor) -> bool:
+    """Whether one stride leads through all the places of a plane."""
     spacing = None
     for size, stride in zip(reversed(tensor.shape[2:]), reversed(tensor.stride()[2:]), strict=True):
         if size == 1:
             continue
         if spacing is not None and stride != spacing:
-            return tensor.contiguous()
+            return False
         spacing = stride * size
-    return tensor
+    return True
 
 
 @triton.jit

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
 from advkernels.backends.triton.elements import load, maximum, minimum, multiply, project, store
-from advkernels.backends.triton.geometry import coordinates, even, geometry, offset, program_groups, strides
+from advkernels.backends.triton.geometry import coordinates, copy_back, geometry, offset, program_groups
 from advkernels.backends.triton.launch import launch, wrap_triton
 
 
@@ -15,11 +15,11 @@ def _sign_step_kernel(
     delta,
     grad,
     x,
-    mask,
     out,
+    mask,
+    mask_stride,
     groups,
     places,
-    mask_stride,
     alpha0,
     alpha1,
     alpha2,
@@ -95,21 +95,18 @@ def sign_step_(
     """One launch; see `reference.sign_step_`."""
     if x.numel() == 0:
         return
-    d, g, image = even(delta), even(grad), even(x)
-    adversarial = None if out is None else even(out)
     bounds = [pack(given, x) for given in (alpha, epsilon, lower, upper)]
     forms = [form for _, form in bounds]
-    tensors = {"x": image, "delta": d, "grad": g, "out": adversarial}
-    shape = geometry("sign_step_", tensors, mask is not None or per_plane(*forms))
+    given = {"delta": delta, "grad": grad, "x": x, "out": out}
+    shape = geometry("sign_step_", given, mask is not None or per_plane(forms))
+    walked = shape.walkable(list(given.values()))
     arguments = [
-        *(d, g, image, mask, adversarial),
-        *(shape.groups, shape.places, 0 if mask is None else mask.stride(0)),
+        *walked,
+        *(mask, 0 if mask is None else mask.stride(0)),
+        *(shape.groups, shape.places),
         *(argument for arguments, _ in bounds for argument in arguments),
-        *(stride for tensor in (d, g, image, adversarial) for stride in strides(tensor)),
+        *shape.strides(walked),
         *forms,
     ]
     launch(wrap_triton(_sign_step_kernel), shape.grid, x.device, arguments, shape.constants)
-    if d is not delta:
-        delta.copy_(d)
-    if out is not None and adversarial is not None and adversarial is not out:
-        out.copy_(adversarial)
+    copy_back((delta, out), (walked[0], walked[3]))

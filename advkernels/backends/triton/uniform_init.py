@@ -9,11 +9,10 @@ from advkernels.backends.triton.elements import load, multiply, project, store
 from advkernels.backends.triton.geometry import (
     CHANNELS_LAST,
     coordinates,
-    even,
+    copy_back,
     geometry,
     offset,
     program_groups,
-    strides,
 )
 from advkernels.backends.triton.launch import launch, wrap_triton
 from advkernels.backends.triton.philox import random_bits
@@ -36,9 +35,9 @@ def _logical_element(group, n, c, s, sample_index, places, inside, ORDER, WIDTH,
 def _uniform_init_kernel(
     delta,
     x,
+    out,
     state,
     sample_index,
-    out,
     groups,
     places,
     epsilon0,
@@ -116,21 +115,18 @@ def _draw(
     sample_index: Tensor | None,
     out: Tensor | None,
 ) -> None:
-    d, image = even(delta), even(x)
-    adversarial = None if out is None else even(out)
     bounds = [pack(given, x) for given in (epsilon, lower, upper)]
     forms = [form for _, form in bounds]
-    tensors = {"x": image, "delta": d, "out": adversarial}
-    shape = geometry("uniform_init_", tensors, sample_index is not None or per_plane(*forms), numbered=True)
+    given = {"delta": delta, "x": x, "out": out}
+    shape = geometry("uniform_init_", given, sample_index is not None or per_plane(forms), numbered=True)
+    walked = shape.walkable(list(given.values()))
     arguments = [
-        *(d, image, state, None if sample_index is None else sample_index.contiguous(), adversarial),
+        *walked,
+        *(state, None if sample_index is None else sample_index.contiguous()),
         *(shape.groups, shape.places),
         *(argument for arguments, _ in bounds for argument in arguments),
-        *(stride for tensor in (d, image, adversarial) for stride in strides(tensor)),
+        *shape.strides(walked),
         *forms,
     ]
     launch(wrap_triton(_uniform_init_kernel), shape.grid, x.device, arguments, shape.constants)
-    if d is not delta:
-        delta.copy_(d)
-    if out is not None and adversarial is not None and adversarial is not out:
-        out.copy_(adversarial)
+    copy_back((delta, out), (walked[0], walked[2]))
