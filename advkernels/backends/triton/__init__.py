@@ -1,6 +1,6 @@
 """Every operation as a Triton kernel behind an operator of the namespace `advkernels_triton`.
 
-They are `triton_op`s: torch.compile traces through them to the kernels.
+Those of images are `triton_op`s: torch.compile traces through them to the kernels.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,9 @@ def _register() -> None:
         arguments = torch._C.parse_schema("operation" + schema).arguments
         written = {argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write}
         launcher = _LAUNCHERS[name.partition(".")[0]]
-        torch.library.triton_op(f"advkernels_triton::{name}", launcher, mutates_args=written, schema=schema)
+        # A table of addresses cannot be traced: the multi-tensor step stays one opaque call.
+        define = torch.library.custom_op if name == "sgd_step_" else torch.library.triton_op
+        define(f"advkernels_triton::{name}", launcher, mutates_args=written, schema=schema)
 
 
 _register()

@@ -43,7 +43,7 @@ class Geometry:
     @property
     def grid(self) -> tuple[int]:
         """One program for every `rows` groups."""
-        return (triton.cdiv(self.groups, self.rows),)
+        return (-(-self.groups // self.rows),)
 
     @property
     def constants(self) -> dict[str, Any]:
