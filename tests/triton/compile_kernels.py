@@ -3,6 +3,7 @@
 A script, not a test: it runs in a process of its own, where TRITON_INTERPRET is not set.
 """
 
+import itertools
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -66,12 +68,18 @@ def image_variants(kernel: Any, absent: dict[str, Any]) -> dict[str, tuple[dict,
 def sgd_variants() -> dict[str, tuple[dict, dict]]:
     """Element types and constants of the variants of the SGD kernel."""
     variants = {}
-    for dtype, width in (("fp32", 4), ("bf16", 4), ("fp16", 4)):
-        element = {"param": f"*{dtype}", "grad": f"*{dtype}", "master": "*fp32", "momentum_buffer": "*fp32"}
-        settings = {"MOMENTUM": True, "WEIGHT_DECAY": True, "NESTEROV": True, "MAXIMIZE": False}
-        sizes = {"WIDTH": width, "ROWS": geometry.PROGRAM // width}
-        constants = settings | sizes | ({"master": None} if dtype == "fp32" else {})
-        variants[f"grouped {dtype}"] = (element, constants)
+    types = {"fp32": tl.float32, "bf16": tl.bfloat16, "fp16": tl.float16}
+    for dtype, master in itertools.product(types, (True, False)):
+        half_state = dtype != "fp32" and not master
+        constants = {
+            "PARAM_TYPE": types[dtype],
+            "GRAD_TYPE": types[dtype],
+            "MASTER_TYPE": tl.float32 if master else None,
+            "MOMENTUM_TYPE": types[dtype] if half_state else tl.float32,
+            **{"ALIGNED": True, "WEIGHT_DECAY": True, "NESTEROV": True, "MAXIMIZE": False},
+            **{"ROWS": 64, "WIDTH": 8 if half_state else 4, "CHUNK": 2048},
+        }
+        variants[f"grouped {dtype}{' master' * master}"] = ({"table": "*i64", "grads": "*i64"}, constants)
     return variants
 
 
@@ -82,18 +90,11 @@ def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capab
     built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"enable_fp_fusion": True})
     ptx, code = built.asm["ptx"], disassemble(built.asm["cubin"])
     wide, narrow = r"\.v4\.[bfu]32|\.v2\.[bfu]64|\.v8\.[bfu]32", r"st\.global\.(v2\.)?[bfu](8|16|32)\b"
-    pointers = {name for name in (*IMAGES, *element) if types.get(name, "").startswith("*")} - {"state"}
-    written = {"delta", "out", "param", "master", "momentum_buffer"} & pointers
-    tables = {name for name in pointers if name[-1].isdigit()}
-    unread = (
-        {"out"}
-        | ({"delta"} if "grad" not in kernel.arg_names else set())
-        | ({"param"} if "master" in pointers else set())
-    )
+    tensors, written = traffic(kernel, types, constants)
     return {
         "cubin_bytes": len(built.asm["cubin"]),
-        "inputs": len(pointers - unread - tables),
-        "outputs": len(written),
+        "inputs": tensors,
+        "outputs": written,
         "wide_loads": len(re.findall(rf"ld\.global\S*({wide})", ptx)),
         "wide_stores": len(re.findall(rf"st\.global\S*({wide})", ptx)),
         "narrow_stores": len(re.findall(narrow, ptx)),
@@ -102,6 +103,14 @@ def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capab
         "fused": len(re.findall(r"\bfma\.", ptx)) + len(re.findall(r"\b(FFMA|HFMA2\.(?!MMA)|HFMA2 )", code)),
         "flushes_subnormals": ".ftz" in ptx,
     }
+
+
+def traffic(kernel: Any, types: dict[str, str], constants: dict[str, Any]) -> tuple[int, int]:
+    """How many tensors a kernel reads and writes."""
+    if "PARAM_TYPE" in constants:
+        return 3, 2 + (constants["MASTER_TYPE"] is not None)
+    out = types["out"] != "constexpr"
+    return (3 if "grad" in kernel.arg_names else 1), 1 + out
 
 
 def disassemble(cubin: bytes) -> str:

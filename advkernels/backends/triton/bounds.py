@@ -36,13 +36,13 @@ def pack(bound: Bound, x: Tensor) -> tuple[list[float | Tensor], int]:
     return [table, 0.0, 0.0, 0.0], TABLE_CHANNELS.value
 
 
-def per_plane(*forms: int) -> bool:
+def per_plane(forms: Sequence[int]) -> bool:
     """Whether one of these forms asks for an element's sample or channel."""
     return any(form not in (SCALAR.value, TABLE.value) for form in forms)
 
 
 @triton.jit
-def bound(first, second, third, fourth, sample, channel, CHANNELS: tl.constexpr, inside, FORM: tl.constexpr):  # noqa: N803
+def bound(first, second, third, fourth, sample, channel, CHANNELS: tl.constexpr, inside, FORM: tl.constexpr):
     """float32 bound of each group: a scalar, or (rows, 1)."""
     if FORM == SCALAR:
         return first

@@ -1,26 +1,9 @@
 """Element arithmetic of every kernel: widening, rounding once, and products that are never fused into a sum."""
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
 
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
-
-if INTERPRETED.value:
-
-    def wrap_triton(kernel: Any) -> Any:
-        """The interpreter's kernels are called as they are."""
-        return kernel
-else:
-    wrap_triton: Callable[..., Any] = torch.library.wrap_triton
-
-
-def launch_options(kernel: Any) -> dict[str, bool]:
-    """What an eager launch adds; a traced one takes no compiler options: there `multiply` keeps products apart."""
-    return {"enable_fp_fusion": False} if isinstance(kernel, triton.JITFunction) else {}
+from advkernels.backends.triton.launch import INTERPRETED
 
 
 @triton.jit

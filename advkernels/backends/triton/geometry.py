@@ -1,6 +1,8 @@
 """Where the elements are: a tensor as (N, C, S), its memory order, and the part of it that a program takes."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -41,10 +43,33 @@ class Geometry:
     @property
     def grid(self) -> tuple[int]:
         """One program for every `rows` groups."""
-        return (triton.cdiv(self.groups, self.rows),)
+        return (-(-self.groups // self.rows),)
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The compile-time arguments of the image kernels that follow from the geometry."""
+        return {
+            "ORDER": self.order,
+            "WIDTH": self.width,
+            "ROWS": self.rows,
+            "WIDE": self.wide,
+            "CHANNELS": self.channels,
+        }
+
+    def walkable(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The tensors, or contiguous copies of those whose places have no stride of their own."""
+        if self.order != STRIDED.value:
+            return list(tensors)
+        return [tensor if tensor is None or _even(tensor) else tensor.contiguous() for tensor in tensors]
+
+    def strides(self, tensors: Sequence[Tensor | None]) -> list[int]:
+        """Strides of sample, channel and place of each walkable tensor."""
+        if self.order != STRIDED.value:
+            return [0] * (3 * len(tensors))
+        return [stride for tensor in tensors for stride in _strides(tensor)]
 
 
-def geometry(operation: str, tensors: dict[str, Tensor | None], per_plane: bool, numbered: bool = False) -> Geometry:
+def geometry(operation: str, tensors: Mapping[str, Tensor | None], per_plane: bool, numbered: bool = False) -> Geometry:
     """The geometry of tensors of one shape.
 
     per_plane: the kernel asks for an element's sample or channel
@@ -82,35 +107,41 @@ def memory_order(tensors: list[Tensor]) -> int:
     return STRIDED.value
 
 
-def strides(tensor: Tensor | None) -> tuple[int, int, int]:
-    """Strides of sample, channel and place, where `even` has made the places evenly spaced."""
+def copy_back(written: Sequence[Tensor | None], walked: Sequence[Tensor | None]) -> None:
+    """What the kernel wrote into copies, into the tensors that were given."""
+    for target, source in zip(written, walked, strict=True):
+        if target is not None and source is not None and source is not target:
+            target.copy_(source)
+
+
+def _strides(tensor: Tensor | None) -> tuple[int, int, int]:
     if tensor is None:
         return 0, 0, 0
-    outer = (*tensor.stride()[:2], 0, 0)[:2]
+    outer = [*tensor.stride()[:2], 0, 0]
     inner = [stride for size, stride in zip(tensor.shape[2:], tensor.stride()[2:], strict=True) if size != 1]
     return outer[0], outer[1], inner[-1] if inner else 0
 
 
-def even(tensor: Tensor) -> Tensor:
-    """The tensor, or a contiguous copy of it where its spatial positions are not evenly spaced in memory."""
+def _even(tensor: Tensor) -> bool:
+    """Whether one stride leads through all the places of a plane."""
     spacing = None
     for size, stride in zip(reversed(tensor.shape[2:]), reversed(tensor.stride()[2:]), strict=True):
         if size == 1:
             continue
         if spacing is not None and stride != spacing:
-            return tensor.contiguous()
+            return False
         spacing = stride * size
-    return tensor
+    return True
 
 
 @triton.jit
-def program_groups(ROWS: tl.constexpr):  # noqa: N803
+def program_groups(ROWS: tl.constexpr):
     """(ROWS, 1) int64: the groups of this program."""
     return (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
 
 
 @triton.jit
-def coordinates(group, places, ORDER: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr):  # noqa: N803
+def coordinates(group, places, ORDER: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr):
     """int64 sample, channel and place of a group, by 32-bit division where that is enough."""
     kind: tl.constexpr = tl.uint64 if WIDE else tl.uint32
     index = group.to(kind)
@@ -129,7 +160,7 @@ def coordinates(group, places, ORDER: tl.constexpr, WIDE: tl.constexpr, CHANNELS
 
 
 @triton.jit
-def offset(element, sample, channel, place, n_stride, c_stride, s_stride, ORDER: tl.constexpr):  # noqa: N803
+def offset(element, sample, channel, place, n_stride, c_stride, s_stride, ORDER: tl.constexpr):
     """int64 offset of an element of one tensor."""
     if ORDER == STRIDED:
         return sample * n_stride + channel * c_stride + place * s_stride

@@ -29,7 +29,7 @@ def philox(group, seed, draw):
 
 
 @triton.jit
-def random_bits(element, seed, draw, WIDTH: tl.constexpr):  # noqa: N803
+def random_bits(element, seed, draw, WIDTH: tl.constexpr):
     """uint32 bits (rows, WIDTH) of the elements from `element` (rows, 1) on, which 4 divides where WIDTH > 1."""
     if WIDTH == 1:
         w0, w1, w2, w3 = philox(element >> 2, seed, draw)

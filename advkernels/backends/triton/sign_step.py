@@ -1,22 +1,13 @@
 """The step of an l-inf attack and its projections."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
-from advkernels.backends.triton.elements import (
-    launch_options,
-    load,
-    maximum,
-    minimum,
-    multiply,
-    project,
-    store,
-    wrap_triton,
-)
-from advkernels.backends.triton.geometry import coordinates, even, geometry, offset, program_groups, strides
+from advkernels.backends.triton.elements import load, maximum, minimum, multiply, project, store
+from advkernels.backends.triton.geometry import coordinates, copy_back, geometry, offset, program_groups
+from advkernels.backends.triton.launch import launch, wrap_triton
 
 
 @triton.jit
@@ -24,11 +15,11 @@ def _sign_step_kernel(
     delta,
     grad,
     x,
-    mask,
     out,
+    mask,
+    mask_stride,
     groups,
     places,
-    mask_stride,
     alpha0,
     alpha1,
     alpha2,
@@ -57,15 +48,15 @@ def _sign_step_kernel(
     out_n,
     out_c,
     out_s,
-    ALPHA: tl.constexpr,  # noqa: N803
-    EPSILON: tl.constexpr,  # noqa: N803
-    LOWER: tl.constexpr,  # noqa: N803
-    UPPER: tl.constexpr,  # noqa: N803
-    ORDER: tl.constexpr,  # noqa: N803
-    WIDTH: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803
-    WIDE: tl.constexpr,  # noqa: N803
-    CHANNELS: tl.constexpr,  # noqa: N803
+    ALPHA: tl.constexpr,
+    EPSILON: tl.constexpr,
+    LOWER: tl.constexpr,
+    UPPER: tl.constexpr,
+    ORDER: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):
     group = program_groups(ROWS)
     inside = group < groups
@@ -104,37 +95,18 @@ def sign_step_(
     """One launch; see `reference.sign_step_`."""
     if x.numel() == 0:
         return
-    d, g, image = even(delta), even(grad), even(x)
-    adversarial = None if out is None else even(out)
     bounds = [pack(given, x) for given in (alpha, epsilon, lower, upper)]
     forms = [form for _, form in bounds]
-    tensors = {"x": image, "delta": d, "grad": g, "out": adversarial}
-    shape = geometry("sign_step_", tensors, mask is not None or per_plane(*forms))
-    kernel = wrap_triton(_sign_step_kernel)
-    with torch.cuda.device_of(x):
-        kernel[shape.grid](
-            d,
-            g,
-            image,
-            mask,
-            adversarial,
-            shape.groups,
-            shape.places,
-            0 if mask is None else mask.stride(0),
-            *[argument for arguments, _ in bounds for argument in arguments],
-            *strides(d),
-            *strides(g),
-            *strides(image),
-            *strides(adversarial),
-            *forms,
-            ORDER=shape.order,
-            WIDTH=shape.width,
-            ROWS=shape.rows,
-            WIDE=shape.wide,
-            CHANNELS=shape.channels,
-            **launch_options(kernel),
-        )
-    if d is not delta:
-        delta.copy_(d)
-    if out is not None and adversarial is not out:
-        out.copy_(adversarial)
+    given = {"delta": delta, "grad": grad, "x": x, "out": out}
+    shape = geometry("sign_step_", given, mask is not None or per_plane(forms))
+    walked = shape.walkable(list(given.values()))
+    arguments = [
+        *walked,
+        *(mask, 0 if mask is None else mask.stride(0)),
+        *(shape.groups, shape.places),
+        *(argument for arguments, _ in bounds for argument in arguments),
+        *shape.strides(walked),
+        *forms,
+    ]
+    launch(wrap_triton(_sign_step_kernel), shape.grid, x.device, arguments, shape.constants)
+    copy_back((delta, out), (walked[0], walked[3]))

@@ -1,26 +1,25 @@
 """The random start inside the l-inf ball."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
-from advkernels.backends.triton.elements import launch_options, load, multiply, project, store, wrap_triton
+from advkernels.backends.triton.elements import load, multiply, project, store
 from advkernels.backends.triton.geometry import (
     CHANNELS_LAST,
     coordinates,
-    even,
+    copy_back,
     geometry,
     offset,
     program_groups,
-    strides,
 )
+from advkernels.backends.triton.launch import launch, wrap_triton
 from advkernels.backends.triton.philox import random_bits
 
 
 @triton.jit
-def _logical_element(group, n, c, s, sample_index, places, inside, ORDER, WIDTH, CHANNELS):  # noqa: N803
+def _logical_element(group, n, c, s, sample_index, places, inside, ORDER, WIDTH, CHANNELS):
     """(rows, 1) int64: number of a group's first element in N, C, H, W order, n replaced by sample_index[n]."""
     if sample_index is None and ORDER != CHANNELS_LAST:
         return group * WIDTH
@@ -36,9 +35,9 @@ def _logical_element(group, n, c, s, sample_index, places, inside, ORDER, WIDTH,
 def _uniform_init_kernel(
     delta,
     x,
+    out,
     state,
     sample_index,
-    out,
     groups,
     places,
     epsilon0,
@@ -62,14 +61,14 @@ def _uniform_init_kernel(
     out_n,
     out_c,
     out_s,
-    EPSILON: tl.constexpr,  # noqa: N803
-    LOWER: tl.constexpr,  # noqa: N803
-    UPPER: tl.constexpr,  # noqa: N803
-    ORDER: tl.constexpr,  # noqa: N803
-    WIDTH: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803
-    WIDE: tl.constexpr,  # noqa: N803
-    CHANNELS: tl.constexpr,  # noqa: N803
+    EPSILON: tl.constexpr,
+    LOWER: tl.constexpr,
+    UPPER: tl.constexpr,
+    ORDER: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):
     group = program_groups(ROWS)
     inside = group < groups
@@ -116,35 +115,18 @@ def _draw(
     sample_index: Tensor | None,
     out: Tensor | None,
 ) -> None:
-    d, image = even(delta), even(x)
-    adversarial = None if out is None else even(out)
     bounds = [pack(given, x) for given in (epsilon, lower, upper)]
     forms = [form for _, form in bounds]
-    tensors = {"x": image, "delta": d, "out": adversarial}
-    shape = geometry("uniform_init_", tensors, sample_index is not None or per_plane(*forms), numbered=True)
-    kernel = wrap_triton(_uniform_init_kernel)
-    with torch.cuda.device_of(x):
-        kernel[shape.grid](
-            d,
-            image,
-            state,
-            None if sample_index is None else sample_index.contiguous(),
-            adversarial,
-            shape.groups,
-            shape.places,
-            *[argument for arguments, _ in bounds for argument in arguments],
-            *strides(d),
-            *strides(image),
-            *strides(adversarial),
-            *forms,
-            ORDER=shape.order,
-            WIDTH=shape.width,
-            ROWS=shape.rows,
-            WIDE=shape.wide,
-            CHANNELS=shape.channels,
-            **launch_options(kernel),
-        )
-    if d is not delta:
-        delta.copy_(d)
-    if out is not None and adversarial is not out:
-        out.copy_(adversarial)
+    given = {"delta": delta, "x": x, "out": out}
+    shape = geometry("uniform_init_", given, sample_index is not None or per_plane(forms), numbered=True)
+    walked = shape.walkable(list(given.values()))
+    arguments = [
+        *walked,
+        *(state, None if sample_index is None else sample_index.contiguous()),
+        *(shape.groups, shape.places),
+        *(argument for arguments, _ in bounds for argument in arguments),
+        *shape.strides(walked),
+        *forms,
+    ]
+    launch(wrap_triton(_uniform_init_kernel), shape.grid, x.device, arguments, shape.constants)
+    copy_back((delta, out), (walked[0], walked[2]))

@@ -1,0 +1,197 @@
+"""The Triton operators on a GPU: torch.compile, opcheck, CUDA graphs, and what only large tensors show."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import advkernels as ak
+from advkernels.backends import reference
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+SHAPE = (4, 3, 16, 16)
+EPSILON = (0.1, 0.08, 0.06)
+
+
+@pytest.fixture(autouse=True)
+def _triton() -> Any:
+    with ak.backend("triton"):
+        yield
+
+
+def images(dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = SHAPE) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    delta = torch.rand(shape, generator=generator) * 0.1 - 0.05
+    grad = torch.randn(shape, generator=generator)
+    x = torch.rand(shape, generator=generator)
+    return tuple(tensor.to("cuda", dtype) for tensor in (delta, grad, x))  # type: ignore[return-value]
+
+
+def operators() -> Any:
+    import advkernels.backends.triton  # noqa: F401
+
+    return torch.ops.advkernels_triton
+
+
+def assert_same(got: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(got.cpu(), wanted.cpu(), rtol=0, atol=0)
+
+
+def attack(delta: Tensor, grad: Tensor, x: Tensor, rng: ak.PhiloxState) -> Tensor:
+    delta = ak.uniform_init_(delta, x, EPSILON, rng=rng)
+    return ak.sign_step_(delta, grad, x, 0.03, EPSILON, out=grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_whole(dtype: torch.dtype, memory_format: torch.memory_format, dynamic: bool) -> None:
+    torch.compiler.reset()
+    delta, grad, x = (tensor.contiguous(memory_format=memory_format) for tensor in images(dtype))
+    rng = ak.PhiloxState(seed=5, device="cuda")
+
+    def step(delta: Tensor, grad: Tensor, x: Tensor, state: Tensor) -> Tensor:
+        epsilon, low, high = list(EPSILON), [0.0], [1.0]
+        operators().uniform_init_.values(delta, x, state, epsilon, low, high)
+        operators().sign_step_.values(delta, grad, x, [0.03], epsilon, low, high)
+        return delta * 2
+
+    doubled = torch.compile(step, fullgraph=True, dynamic=dynamic)(delta, grad, x, rng.tensor)
+    wanted = torch.empty_like(x, device="cpu")
+    reference.uniform_init_(wanted, x.cpu(), torch.tensor([5, 0]), list(EPSILON), [0.0], [1.0])
+    reference.sign_step_(wanted, grad.cpu(), x.cpu(), [0.03], list(EPSILON), [0.0], [1.0])
+    assert_same(delta, wanted)
+    assert_same(doubled, wanted * 2)
+    assert rng.draw == 1
+
+
+def test_facade_compiled_whole() -> None:
+    torch.compiler.reset()
+    delta, grad, x = images()
+    wanted, rng = delta.cpu().clone(), ak.PhiloxState(seed=5, device="cuda")
+    reference.uniform_init_(wanted, x.cpu(), torch.tensor([5, 0]), list(EPSILON), [0.0], [1.0])
+    reference.sign_step_(wanted, grad.cpu(), x.cpu(), [0.03], list(EPSILON), [0.0], [1.0])
+    got = torch.compile(attack, fullgraph=True)(delta, grad, x, rng)
+    assert_same(got, wanted)
+
+
+def sgd_arguments(found_inf: float = 0.0) -> list[Any]:
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(shape, generator=generator) for shape in ((8, 4, 3, 3), (33,), (16, 40))]
+    params = [weight.to("cuda", torch.bfloat16) for weight in weights]
+    grads = [torch.randn(weight.shape, generator=generator).to("cuda", torch.bfloat16) for weight in weights]
+    masters = [weight.cuda() for weight in weights]
+    buffers = [torch.zeros_like(weight, device="cuda") for weight in weights]
+    steps = [torch.zeros((), dtype=torch.int64, device="cuda") for _ in weights]
+    scalars = [torch.tensor(value, device="cuda") for value in (0.1, 0.5, found_inf)]
+    return [params, grads, masters, buffers, steps, *scalars, 0.9, 0.0, 5e-4, True, False]
+
+
+def to_cpu(argument: Any) -> Any:
+    if isinstance(argument, list):
+        return [to_cpu(item) for item in argument]
+    return argument.cpu() if isinstance(argument, Tensor) else argument
+
+
+@pytest.mark.parametrize("found_inf", [0.0, 1.0])
+def test_sgd_step_compiled_whole(found_inf: float) -> None:
+    torch.compiler.reset()
+    arguments = sgd_arguments(found_inf)
+    wanted = to_cpu(arguments)
+    step = torch.compile(lambda *given: operators().sgd_step_(*given), fullgraph=True)
+    for _ in range(2):
+        step(*arguments)
+        reference.sgd_step_(*wanted)
+    for got, expected in zip(arguments[:5], wanted[:5], strict=True):
+        for one, other in zip(got, expected, strict=True):
+            assert_same(one, other)
+
+
+def calls() -> dict[str, tuple[Callable[..., None], list[Any]]]:
+    delta, grad, x = images()
+    state = torch.tensor([7, 0], device="cuda")
+    table = torch.full((1, 3), 0.1, device="cuda")
+    mask, index = torch.arange(4, device="cuda") > 1, torch.arange(4, device="cuda") + 9
+    out = torch.empty_like(x)
+    ops = operators()
+    values = [[0.1], [0.0], [1.0]]
+    return {
+        "sign_step_.values": (ops.sign_step_.values, [delta, grad, x, [0.1], *values, mask, out]),
+        "sign_step_.tensors": (ops.sign_step_.tensors, [delta, grad, x, table, table, table, table]),
+        "uniform_init_.values": (ops.uniform_init_.values, [delta, x, state, *values, index, out]),
+        "uniform_init_.tensors": (ops.uniform_init_.tensors, [delta, x, state, table, table, table]),
+        "sgd_step_": (ops.sgd_step_.default, sgd_arguments()),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["sign_step_.values", "sign_step_.tensors", "uniform_init_.values", "uniform_init_.tensors", "sgd_step_"]
+)
+def test_opcheck(name: str) -> None:
+    operator, arguments = calls()[name]
+    torch.library.opcheck(operator, tuple(arguments))
+
+
+def captured(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:
+    """The graph of a call that has run before."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph
+
+
+def test_every_replay_draws_fresh_noise() -> None:
+    delta, _, x = images()
+    rng = ak.PhiloxState(seed=11, device="cuda")
+    graph = captured(lambda: ak.uniform_init_(delta, x, 0.1, rng=rng))
+    first = rng.draw
+    for draw in range(first, first + 3):
+        graph.replay()
+        wanted = torch.empty_like(x, device="cpu")
+        reference.uniform_init_(wanted, x.cpu(), torch.tensor([11, draw]), [0.1], [0.0], [1.0])
+        assert_same(delta, wanted)
+    assert rng.draw == first + 3
+
+
+def test_sgd_step_replays() -> None:
+    arguments = sgd_arguments()
+    before = [tensor.clone() for tensors in arguments[:5] for tensor in tensors]
+    graph = captured(lambda: operators().sgd_step_(*arguments))
+    for tensor, old in zip([tensor for tensors in arguments[:5] for tensor in tensors], before, strict=True):
+        tensor.copy_(old)
+    wanted = to_cpu(arguments)
+    for rate in (0.1, 0.02):
+        arguments[5].fill_(rate)
+        graph.replay()
+        reference.sgd_step_(*wanted[:5], torch.tensor(rate), *wanted[6:])
+    for got, expected in zip(arguments[:5], wanted[:5], strict=True):
+        for one, other in zip(got, expected, strict=True):
+            assert_same(one, other)
+
+
+def test_more_than_two_to_the_31_elements() -> None:
+    """Spots of a bfloat16 image of 2^31 + 4096 elements: the end of the tensor and the two sides of 2^31."""
+    channels, plane = 2, 2**30 + 2048
+    if torch.cuda.mem_get_info()[0] < 4 * channels * plane * 2:
+        pytest.skip("needs 18 GB of free device memory")
+    x = torch.zeros((1, channels, plane), dtype=torch.bfloat16, device="cuda")
+    delta = torch.zeros_like(x)
+    state = torch.tensor([3, 0], device="cuda")
+    operators().uniform_init_.values(delta, x, state, [0.1, 0.2], [-1.0], [1.0])
+    spots = [0, plane - 1, plane, 2**31 - 1, 2**31, 2**31 + 4095]
+    bits = reference.philox_bits(torch.tensor([3, 0]), torch.tensor(spots))
+    epsilon = torch.tensor([0.1 if spot < plane else 0.2 for spot in spots])
+    noise = (bits >> 8).float() * 2.0**-24 * (2 * epsilon) - epsilon
+    assert_same(delta.view(-1)[spots], noise.bfloat16())
+    operators().sign_step_.values(delta, x.fill_(-1.0), x, [0.5], [0.1, 0.2], [-2.0], [1.0])
+    assert_same(delta.view(-1)[spots], -epsilon.bfloat16())
