@@ -1,8 +1,9 @@
 """Pixel units in, model units out."""
 
-import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision.transforms import Normalize
 
 from freefast import ThreatModel
@@ -16,18 +17,21 @@ def threat() -> ThreatModel:
     return ThreatModel(epsilon=EPSILON, mean=CIFAR10_MEAN, std=CIFAR10_STD)
 
 
-def test_bounds_are_the_float32_numbers_of_plain_arithmetic(threat: ThreatModel) -> None:
-    mean, std = np.float32(CIFAR10_MEAN), np.float32(CIFAR10_STD)
-    assert threat.lower == tuple(((np.float32(0) - mean) / std).tolist())
-    assert threat.upper == tuple(((np.float32(1) - mean) / std).tolist())
-    assert threat.model_epsilon == tuple((np.float32(EPSILON) * (np.float32(1) / std)).tolist())
-    assert threat.step(2 / 255) == tuple((np.float32(2 / 255) * (np.float32(1) / std)).tolist())
+def test_bounds_are_the_float32_numbers_of_plain_pytorch(threat: ThreatModel) -> None:
+    mean, std = torch.tensor(CIFAR10_MEAN), torch.tensor(CIFAR10_STD)
+    assert threat.lower == tuple(((0 - mean) / std).tolist())
+    assert threat.upper == tuple(((1 - mean) / std).tolist())
+    assert threat.model_epsilon == tuple((EPSILON / std).tolist())
+    assert threat.step(2 / 255) == tuple(((2 / 255) / std).tolist())
 
 
-def test_bounds_survive_the_way_through_python_floats(threat: ThreatModel) -> None:
-    epsilon = EPSILON / torch.tensor(CIFAR10_STD)
-    assert torch.equal(torch.tensor(threat.model_epsilon), epsilon)
-    assert threat.model_epsilon == tuple(epsilon.tolist())
+@given(size=st.floats(0, 2), std=st.floats(1e-3, 10), mean=st.floats(0, 1))
+def test_bounds_are_plain_pytorchs_for_any_normalisation(size: float, std: float, mean: float) -> None:
+    threat = ThreatModel(epsilon=size, mean=(mean,), std=(std,))
+    tensor = torch.tensor([std])
+    assert threat.model_epsilon == tuple((size / tensor).tolist())
+    assert threat.lower == tuple(((0 - torch.tensor([mean])) / tensor).tolist())
+    assert threat.upper == tuple(((1 - torch.tensor([mean])) / tensor).tolist())
 
 
 def test_without_normalisation_model_units_are_pixel_units() -> None:

@@ -1,0 +1,175 @@
+"""The command line: exit codes, one line on standard error, files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from freefast.cli import main
+from freefast.reporting import results
+
+SMALL = ["--limit-train", "60", "--limit-test", "20", "--width", "4", "--epochs", "1", "--eval-steps", "1", "2"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "train, evaluate, compare, report, info"),
+        (["fly"], "fly"),
+        (["train"], "Missing from freefast train: {standard,free,fast,pgd}"),
+        (["train", "slow"], "'slow'"),
+        (["train", "fast", "--epsilon", "8/0"], "--epsilon: wanted a number or a fraction such as 8/255"),
+        (["train", "fast", "--epsilon=-1"], "epsilon: wanted a finite number of at least 0, got -1"),
+        (["train", "fast", "--epochs", "few"], "--epochs"),
+        (["train", "fast", "--speed", "3"], "--speed"),
+        (["train", "fast", "--replays", "3"], "replays: is of free, got it for fast"),
+        (["train", "fast", "--augment", "yes"], "wanted on or off"),
+        (["train", "fast", "--dataset", "imagefolder"], "root"),
+        (["train", "fast", "--model", "resnet50"], "3 channels"),
+        (["train", "fast", "--width", "4", "--model", "wideresnet"], "width"),
+        (["train", "fast", "--device", "cuda:99"], "cuda:99"),
+        (["train", "fast", "--backend", "triton", "--device", "cpu"], "triton"),
+        (["train", "fast", "--resume", "nowhere"], "nowhere holds no run"),
+        (["train", "fast", "--resume", "nowhere", "--epochs", "3"], "--resume"),
+        (["evaluate", "nowhere"], "nowhere holds no run"),
+        (["report", "nowhere"], "nowhere holds no run"),
+        (["compare", "--methods", "fast", "fast"], "methods: wanted different ones"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.startswith("freefast: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(folder.iterdir()) == []
+
+
+def test_help_says_units_and_defaults(capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Radius of the l-inf ball, pixel units in [0, 1] (auto: 0.2 for digits, else 8/255)." in text
+    assert "--weight-decay FLOAT L2 penalty of SGD. (default: 0.0005)" in text
+
+
+def test_info_lists_the_backends(capsys: pytest.CaptureFixture) -> None:
+    assert main(["info"]) == 0
+    assert "reference  available" in capsys.readouterr().out
+
+
+def test_train_then_evaluate_then_report(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", "fast", *SMALL, "--epsilon", "51/255", "--out", "run"]) == 0
+    assert "alpha=0.25" in capsys.readouterr().out
+    first = results.read(folder / "run").rows[0]
+    assert first["epsilon"] == 0.2
+    assert {"natural", "pgd1", "pgd2"} < set(first)
+
+    assert main(["train", "fast", *SMALL, "--out", "run"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["train", "free", "--resume", "run"]) == 2
+    assert "is a run of fast" in capsys.readouterr().err
+    assert main(["train", "fast", "--resume", "run"]) == 0
+
+    (folder / "run" / "results.json").unlink()
+    assert main(["evaluate", "run"]) == 0
+    again = results.read(folder / "run").rows[0]
+    assert {**again, "train_minutes": 0, "epoch_seconds": 0} == {**first, "train_minutes": 0, "epoch_seconds": 0}
+    assert main(["evaluate", "run", "--steps", "3", "--restarts", "2"]) == 0
+    row = results.read(folder / "run").rows[0]
+    assert "pgd3" in row
+    assert "pgd1" not in row
+    assert row["restarts"] == 2
+
+    assert main(["report", "run", "--out", "summary"]) == 0
+    assert {path.name for path in (folder / "summary").iterdir()} == {
+        "results.json", "table.md", "table.csv", "curves.png", "report.html",
+    }  # fmt: skip
+    assert main(["report", "run", "run"]) == 2
+
+
+def test_compare_writes_one_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["compare", *SMALL, "--replays", "2", "--pgd-steps", "2", "--out", "all"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    rows = results.read(folder / "all").rows
+    assert [row["method"] for row in rows] == ["standard", "free", "fast", "pgd"]
+    assert [row["setting"] for row in rows] == ["", "m=2", "alpha=0.25", "2 steps, alpha=0.05"]
+    assert all(row["method"] in out for row in rows)
+    assert {path.name for path in (folder / "all").iterdir()} == {
+        "standard", "free", "fast", "pgd", "results.json", "table.md", "table.csv", "curves.png", "report.html",
+        "examples_standard.png", "examples_free.png", "examples_fast.png", "examples_pgd.png",
+    }  # fmt: skip
+
+    weights = folder / "all" / "fast" / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert main(command) == 0
+    assert weights.stat().st_mtime_ns == written  # finished runs are kept
+    assert main([*command, "--momentum", "0.8"]) == 2
+    assert "all/standard holds a run with momentum 0.9, not 0.8" in capsys.readouterr().err
+    assert main([*command, "--momentum", "0.8", "--methods", "fast", "--overwrite"]) == 0
+    assert weights.stat().st_mtime_ns != written
+    assert main(["report", "all"]) == 0
+    assert [row["method"] for row in results.read(folder / "all").rows] == ["standard", "free", "fast", "pgd"]
+
+
+def test_an_interrupted_comparison_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["compare", *SMALL, "--methods", "standard", "fast", "--out", "all"]
+    with monkeypatch.context() as patch:
+        patch.setattr("freefast.training.setup.fast_step", interrupted)
+        assert main(command) == 130
+    assert not (folder / "all" / "results.json").exists()
+    weights = folder / "all" / "standard" / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert main(command) == 0
+    assert weights.stat().st_mtime_ns == written
+    assert len(results.read(folder / "all").rows) == 2
+
+
+def interrupted(*arguments: object, **settings: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_leaves_a_usable_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "freefast", "train", "fast", "--epochs", "10000", "--width", "4", "--out", "run"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert err.endswith("freefast: interrupted - go on with: freefast train fast --resume run\n")
+    assert "Traceback" not in err
+    epoch = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["epoch"]
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert len(lines) - epoch in (0, 1)
+    assert main(["evaluate", str(tmp_path / "run"), "--steps", "1"]) == 0
+    assert results.read(tmp_path / "run").rows[0]["epochs"] == len(lines)
+
+
+def test_bad_input_of_the_process_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "freefast", "evaluate", "nowhere"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "freefast: nowhere holds no run: config.json is missing\n"

@@ -1,0 +1,92 @@
+"""The settings' defaults and checks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from freefast import TrainConfig, UserError
+from freefast.compare import CompareConfig
+from freefast.config import METHODS
+
+
+def test_cifar10_is_trained_as_in_the_report() -> None:
+    fast = TrainConfig(method="fast", dataset="cifar10")
+    assert (fast.model, fast.epochs, fast.batch_size, fast.augment) == ("preactresnet18", 45, 128, True)
+    assert (fast.epsilon, fast.alpha, fast.lr_max) == (8 / 255, pytest.approx(10 / 255), 0.2)
+    assert (fast.schedule, fast.momentum, fast.weight_decay) == ("cyclic", 0.9, 5e-4)
+    assert (fast.delta_init, fast.setting) == ("random", "alpha=10/255")
+    free = TrainConfig(method="free", dataset="cifar10")
+    assert (free.lr_max, free.replays, free.updates_per_batch, free.setting) == (0.04, 8, 8, "m=8")
+    pgd = TrainConfig(method="pgd", dataset="cifar10")
+    assert (pgd.alpha, pgd.pgd_steps, pgd.setting) == (pytest.approx(2 / 255), 7, "7 steps, alpha=2/255")
+
+
+def test_step_sizes_follow_a_given_epsilon() -> None:
+    assert TrainConfig(method="fast", epsilon=0.1).alpha == pytest.approx(0.125)
+    assert TrainConfig(method="pgd", epsilon=0.1).alpha == pytest.approx(0.025)
+    assert TrainConfig(method="fast", epsilon=0.1, alpha=0.2).setting == "alpha=0.2"
+    assert TrainConfig(method="fast", delta_init="zero").setting == "alpha=0.25, zero start"
+
+
+def test_digits_have_defaults_of_their_own() -> None:
+    config = TrainConfig(method="standard")
+    assert (config.dataset, config.model, config.epsilon, config.augment) == ("digits", "small_cnn", 0.2, False)
+    assert config.out == Path("runs/digits-small_cnn-standard-0")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_json_brings_the_same_settings_back(method: str) -> None:
+    config = TrainConfig(method=method, data_root=Path("a b"), eval_steps=(1, 2), width=3, limit_test=4)
+    assert TrainConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
+
+
+def test_json_of_another_version_is_refused() -> None:
+    with pytest.raises(UserError, match="momentun"):
+        TrainConfig.from_json({"method": "fast", "momentun": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "slow"}, "method: wanted one of standard, free, fast, pgd, got 'slow'"),
+        ({"dataset": "mnist"}, "dataset: wanted one of digits"),
+        ({"model": "lenet"}, "model: wanted one of preactresnet18"),
+        ({"schedule": "flat"}, "schedule: wanted one of cyclic, multistep"),
+        ({"backend": "fpga"}, "backend: wanted one of auto"),
+        ({"epsilon": -0.1}, "epsilon: wanted a finite number of at least 0"),
+        ({"epsilon": float("nan")}, "epsilon"),
+        ({"alpha": -1}, "alpha"),
+        ({"lr_max": float("inf")}, "lr_max"),
+        ({"epochs": 0}, "epochs: wanted a finite number of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"limit_train": 0}, "limit_train"),
+        ({"eval_steps": (10, 0)}, "eval_steps"),
+        ({"restarts": 0}, "restarts"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"delta_init": "one"}, "delta_init: wanted one of zero, random, previous"),
+        ({"replays": 4}, "replays: is of free, got it for fast"),
+        ({"method": "free", "replays": 0}, "replays"),
+        ({"method": "free", "alpha": 0.1}, "alpha: is of fast and pgd, got it for free"),
+        ({"method": "pgd", "pgd_steps": 0}, "pgd_steps"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrainConfig(**{"method": "fast", **settings})
+
+
+def test_a_comparison_gives_each_method_what_is_its_own() -> None:
+    config = CompareConfig(replays=3, alpha=0.3, pgd_steps=2, epochs=4, seed=5, out=Path("c"))
+    free, fast, pgd = (config.train_config(method) for method in ("free", "fast", "pgd"))
+    assert (free.replays, fast.alpha, pgd.pgd_steps, pgd.alpha) == (3, 0.3, 2, 0.05)
+    assert {run.epochs for run in (free, fast, pgd)} == {4}
+    assert {run.seed for run in (free, fast, pgd)} == {5}
+    assert free.out == Path("c/free")
+
+
+@pytest.mark.parametrize("methods", [(), ("fast", "fast")])
+def test_a_comparison_needs_different_methods(methods: tuple) -> None:
+    with pytest.raises(UserError, match="methods"):
+        CompareConfig(methods=methods)

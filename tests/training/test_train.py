@@ -1,0 +1,234 @@
+"""Whole runs on a few digits: files, metrics, resuming."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from freefast import TrainConfig, UserError, data, evaluate, models, train
+from freefast.reporting import Run
+from freefast.threat import ThreatModel
+from freefast.training import loop, setup
+
+FILES = {
+    "config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", "results.json", "curves.png", "report.html",
+}  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path: Path, device: str) -> TrainConfig:
+    return TrainConfig(
+        method="fast", width=4, limit_train=70, limit_test=40, batch_size=32, epochs=4, device=device,
+        eval_every=2, curve_steps=(1,), eval_steps=(2, 3), out=tmp_path / "run",
+    )  # fmt: skip
+
+
+def interrupt_at(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Ctrl-C come in the given batch of the run."""
+    make_step, calls = setup.make_step, iter(range(1, 10**6))
+
+    def make(config: TrainConfig) -> setup.Step:
+        step = make_step(config)
+
+        def interrupted(*arguments: object) -> object:
+            if next(calls) == batch:
+                raise KeyboardInterrupt
+            return step(*arguments)
+
+        return interrupted
+
+    monkeypatch.setattr(setup, "make_step", make)
+
+
+def without_time(path: Path) -> list[dict]:
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+def same(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def test_a_run_writes_its_folder(config: TrainConfig) -> None:
+    result = train(config)
+
+    assert {path.name for path in config.out.iterdir()} == FILES
+    assert [entry["epoch"] for entry in result.metrics] == [1, 2, 3, 4]
+    assert [set(entry) >= {"natural", "pgd1"} for entry in result.metrics] == [False, True, False, False]
+    run = Run.load(config.out)
+    assert run.row == json.loads(json.dumps(result.row))
+    assert run.row["samples"] == 40
+    assert run.row["train_minutes"] == pytest.approx(sum(entry["seconds"] for entry in result.metrics) / 60)
+    assert {"natural", "pgd2", "pgd3"} < set(run.row)
+    assert run.config["width"] == 4
+    assert TrainConfig.from_json(run.config) == config
+
+
+def test_the_row_is_of_the_weights_on_disk(config: TrainConfig, device: str) -> None:
+    row = train(config).row
+    model = models.build("small_cnn", 10, 1, width=4)
+    model.load_state_dict(load_file(config.out / "model.safetensors"))
+    digits = data.load("digits", limit_test=40)
+    threat = ThreatModel(epsilon=0.2, mean=digits.mean, std=digits.std)
+    scores = evaluate(model.to(device), digits, threat, steps=(2, 3), batch_size=11)
+    assert scores.as_row() == {name: row[name] for name in ("natural", "pgd2", "pgd3")}
+
+
+def test_metrics_are_of_the_whole_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and accuracy weigh every sample alike, also those of the smaller last batch."""
+    seen = []
+    make_step = setup.make_step
+
+    def make(config: TrainConfig) -> setup.Step:
+        step = make_step(config)
+
+        def recording(state: object, images: torch.Tensor, labels: torch.Tensor) -> tuple:
+            loss, logits = step(state, images, labels)
+            seen.append((loss.item() * len(labels), (logits.argmax(1) == labels).sum().item(), len(labels)))
+            return loss, logits
+
+        return recording
+
+    monkeypatch.setattr(setup, "make_step", make)
+    metrics = train(dataclasses.replace(config, epochs=1)).metrics[0]
+    losses, correct, sizes = map(sum, zip(*seen, strict=True))
+    assert sizes == 70
+    assert metrics["train_loss"] == pytest.approx(losses / 70, rel=1e-6)
+    assert metrics["train_accuracy"] == correct / 70
+
+
+def test_training_learns(config: TrainConfig) -> None:
+    config = dataclasses.replace(config, method="standard", alpha=None, delta_init=None, limit_train=300, epochs=8)
+    result = train(config)
+    assert result.metrics[-1]["train_loss"] < 0.5 * result.metrics[0]["train_loss"]
+    assert result.row["natural"] > 0.7
+
+
+def test_the_same_seed_gives_the_same_bits(config: TrainConfig, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    train(config)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    train(dataclasses.replace(config, out=tmp_path / "again"))
+    assert torch.equal(torch.get_rng_state(), state)
+    train(dataclasses.replace(config, out=tmp_path / "other", seed=1))
+    first, again, other = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again", "other"))
+    assert same(first, again)
+    assert not same(first, other)
+    assert without_time(tmp_path / "run") == without_time(tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("method", "own"),
+    [
+        ("standard", {}),
+        ("free", {"replays": 2}),
+        ("fast", {"delta_init": "previous"}),
+        ("fast", {"delta_init": "random"}),
+        ("pgd", {"pgd_steps": 2}),
+    ],
+)
+@pytest.mark.parametrize("batch", [2, 8])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    config: TrainConfig, method: str, own: dict, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(config, method=method, **{"alpha": None, "delta_init": None, **own}, lr_max=0.1)
+    whole = dataclasses.replace(config, out=tmp_path / "whole")
+    train(whole)
+    with monkeypatch.context() as patch:
+        interrupt_at(batch, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    finished = (batch - 1) // 3
+    assert len(without_time(config.out)) == finished
+    assert torch.load(config.out / "checkpoint.pt", weights_only=True)["epoch"] == finished
+    assert not list(config.out.glob(".*"))
+
+    train(config, resume=True)
+
+    one, other = (
+        torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+        for folder in (whole.out, config.out)
+    )
+    assert same(one, other)
+    assert same(*(load_file(folder / "model.safetensors") for folder in (whole.out, config.out)))
+    assert without_time(config.out) == without_time(whole.out)
+
+
+def test_metrics_ahead_of_the_checkpoint_are_dropped(config: TrainConfig, tmp_path: Path) -> None:
+    """A run that died between the two writes of an epoch."""
+    train(config)
+    checkpoint = (config.out / "checkpoint.pt").read_bytes()
+    wanted = without_time(config.out)
+    with open(config.out / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"epoch": 5}) + "\n")
+    train(config, resume=True)
+    assert without_time(config.out) == wanted
+    assert (config.out / "checkpoint.pt").read_bytes() == checkpoint
+
+
+def test_a_folder_with_a_run_is_not_overwritten_unasked(config: TrainConfig) -> None:
+    config = dataclasses.replace(config, epochs=1, eval_every=0)
+    train(config)
+    before = (config.out / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="--overwrite"):
+        train(dataclasses.replace(config, seed=1))
+    assert (config.out / "model.safetensors").read_bytes() == before
+    train(dataclasses.replace(config, seed=1), overwrite=True)
+    assert (config.out / "model.safetensors").read_bytes() != before
+
+
+def test_nothing_to_resume(config: TrainConfig) -> None:
+    with pytest.raises(UserError, match=r"checkpoint\.pt"):
+        train(config, resume=True)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(config: TrainConfig) -> None:
+    with pytest.raises(UserError, match="not finite in epoch 1"):
+        train(dataclasses.replace(config, lr_max=1e38))
+    assert torch.load(config.out / "checkpoint.pt", weights_only=True)["epoch"] == 0
+
+
+def test_wrong_devices_are_refused(config: TrainConfig) -> None:
+    for name in ("tpu", "meta", "cuda:99", "cuda:x"):
+        with pytest.raises(UserError, match="device"):
+            train(dataclasses.replace(config, device=name))
+    assert not config.out.exists()
+
+
+def test_the_number_of_threads_is_put_back(config: TrainConfig) -> None:
+    threads = torch.get_num_threads()
+    train(dataclasses.replace(config, epochs=1, threads=threads + 1))
+    assert torch.get_num_threads() == threads
+
+
+def test_an_epoch_reads_the_device_once(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+
+    def counted(name: str, method: Callable) -> Callable:
+        return lambda *arguments: (reads.append(name), method(*arguments))[1]
+
+    for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, counted(name, getattr(torch.Tensor, name)))
+    epochs = []
+    one_epoch = loop._epoch
+
+    def recorded(*arguments: object) -> dict:
+        reads.clear()
+        entry = one_epoch(*arguments)
+        epochs.append(list(reads))
+        return entry
+
+    monkeypatch.setattr(loop, "_epoch", recorded)
+    train(dataclasses.replace(config, backend="reference", epochs=2, eval_every=0))
+    assert epochs == [["tolist"], ["tolist"]]
