@@ -25,7 +25,7 @@ CUDA_OPERATORS = "advkernels._operators_cuda"
 
 def find_nvcc() -> str | None:
     home = os.environ.get("CUDA_HOME")
-    return shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
+    return shutil.which("nvcc", path=f"{home}/bin" if home else f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin")
 
 
 def reason_not_to_build(switch: str, tool: str, found: bool) -> str | None:

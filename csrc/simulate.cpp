@@ -138,9 +138,7 @@ py::tuple simulate_uniform_init(const Given& delta, const Given& x, const MaybeG
         return record(a.tiles > 0 ? "tiles" : name, grid, [&](int64_t block) {
             Bounds staged[kStagedChannels];
             uint32_t bits[kTileBits];
-            const PhiloxKey key{static_cast<uint64_t>(*a.seed),
-                                static_cast<uint64_t>(DrawTicket::count(read_counter(a.draw)))};
-            DrawTicket::take(a.draw, grid.blocks);
+            const PhiloxKey key = read_key(a);
             for (int thread = 0; thread < grid.threads; ++thread) {
                 stage_bounds(a.bounds, staged, thread, grid.threads);
             }
@@ -158,6 +156,7 @@ py::tuple simulate_uniform_init(const Given& delta, const Given& x, const MaybeG
             for (int thread = 0; thread < grid.threads && a.tiles == 0; ++thread) {
                 uniform_init_thread<path>(a, staged, key, block * grid.threads + thread, grid.blocks * grid.threads);
             }
+            DrawTicket::take(a.draw, grid.blocks);
         });
     });
 }
@@ -192,12 +191,12 @@ py::tuple simulate_sgd_list(const std::vector<GivenParameter>& parameters, const
         }
         const int index = tensor_of_block(*list, block);
         const SgdTensor& tensor = list->tensor[index];
-        const bool first = StepTicket::count(read_counter(tensor.step)) == 0;
-        StepTicket::take(tensor.step, blocks_of_tensor(*list, index));
+        const bool first = is_first(tensor.step);
         for (int thread = 0; thread < grid.threads; ++thread) {
             sgd_step_thread(tensor, block - tensor.first_block, first, list->shared.has_momentum, list->shared.read(),
                             thread, grid.threads);
         }
+        StepTicket::take(tensor.step, blocks_of_tensor(*list, index));
     });
 }
 
@@ -207,12 +206,12 @@ py::tuple simulate_sgd_strided(const GivenParameter& parameter, const SgdShared&
         if (a.shared.skipped()) {
             return;
         }
-        const bool first = StepTicket::count(read_counter(a.step)) == 0;
-        StepTicket::take(a.step, grid.blocks);
+        const bool first = is_first(a.step);
         for (int thread = 0; thread < grid.threads; ++thread) {
             sgd_step_strided_thread(a, first, a.shared.read(), block * grid.threads + thread,
                                     grid.blocks * grid.threads);
         }
+        StepTicket::take(a.step, grid.blocks);
     });
 }
 

@@ -67,6 +67,9 @@ AK_FUNCTION void sgd_update(float& w, float& buffer, float g, bool first, bool h
     }
 }
 
+// Whether a tensor's first update is to come.
+AK_FUNCTION bool is_first(const int64_t* step) { return StepTicket::count(read_counter(step)) == 0; }
+
 struct SgdArrays {
     char *param, *grad, *master, *momentum;
     DType param_type, grad_type, momentum_type;

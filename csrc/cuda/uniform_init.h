@@ -46,6 +46,10 @@ struct PhiloxKey {
     uint64_t seed, draw;
 };
 
+AK_FUNCTION PhiloxKey read_key(const UniformInit& a) {
+    return {static_cast<uint64_t>(*a.seed), static_cast<uint64_t>(DrawTicket::count(read_counter(a.draw)))};
+}
+
 AK_FUNCTION Philox4 random_words(PhiloxKey key, int64_t logical_index) {
     return philox_group(static_cast<uint64_t>(logical_index) >> 2, key.seed, key.draw);
 }
