@@ -77,8 +77,9 @@ const float* device_scalar(const char* argument, const std::optional<Tensor>& te
     if (!tensor) {
         return nullptr;
     }
-    STD_TORCH_CHECK(tensor->numel() == 1 && tensor->scalar_type() == ScalarType::Float && tensor->device() == like.device(),
-                    kName, ": ", argument, ": wanted one float32 on the device of params");
+    STD_TORCH_CHECK(
+        tensor->numel() == 1 && tensor->scalar_type() == ScalarType::Float && tensor->device() == like.device(), kName,
+        ": ", argument, ": wanted one float32 on the device of params");
     return static_cast<const float*>(tensor->data_ptr());
 }
 
@@ -133,10 +134,9 @@ void sgd_step_cuda(std::vector<Tensor> params, std::vector<Tensor> grads, std::v
         }
         STD_TORCH_CHECK(chunks_of(params[i].numel()) <= StepTicket::kMaxBlocks, kName, ": params: wanted at most ",
                         StepTicket::kMaxBlocks * kChunk, " elements, got ", params[i].numel());
-        parameters.push_back({view(kName, params[i]), view(kName, grads[i]),
-                              has_master ? view(kName, masters[i]) : View{},
-                              has_momentum ? view(kName, momentum_buffers[i]) : View{},
-                              static_cast<int64_t*>(steps[i].data_ptr())});
+        parameters.push_back(
+            {view(kName, params[i]), view(kName, grads[i]), has_master ? view(kName, masters[i]) : View{},
+             has_momentum ? view(kName, momentum_buffers[i]) : View{}, static_cast<int64_t*>(steps[i].data_ptr())});
     }
     launch_all(Launcher(kName, params[0]), shared, parameters);
 }

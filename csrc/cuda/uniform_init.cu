@@ -71,10 +71,14 @@ void uniform_init_cuda(Tensor delta, Tensor x, Tensor state, Given epsilon, Give
                           sample_index ? static_cast<const int64_t*>(sample_index->data_ptr()) : nullptr,
                           sample_index ? sample_index->stride(0) : 0, seed, seed + state.stride(0));
     switch (arguments.operands.path) {
-        case Path::Floats: return launch<Path::Floats>(launcher, arguments);
-        case Path::Halves: return launch<Path::Halves>(launcher, arguments);
-        case Path::Mixed: return launch<Path::Mixed>(launcher, arguments);
-        case Path::Strided: return launch<Path::Strided>(launcher, arguments);
+        case Path::Floats:
+            return launch<Path::Floats>(launcher, arguments);
+        case Path::Halves:
+            return launch<Path::Halves>(launcher, arguments);
+        case Path::Mixed:
+            return launch<Path::Mixed>(launcher, arguments);
+        case Path::Strided:
+            return launch<Path::Strided>(launcher, arguments);
     }
 }
 

@@ -189,7 +189,8 @@ AK_FUNCTION void fill_tile(const UniformInit& a, const Bounds* staged, Tile tile
 
 // `bounds` is planned before; out may be absent.
 inline UniformInit plan_uniform_init(const View& delta, const View& x, const View& out, const BoundSet& bounds,
-                                     const int64_t* sample_index, int64_t sample_index_stride, int64_t* seed, int64_t* draw) {
+                                     const int64_t* sample_index, int64_t sample_index_stride, int64_t* seed,
+                                     int64_t* draw) {
     const View views[UniformInit::kCount] = {delta, x, out};
     UniformInit a{};
     a.bounds = bounds;

@@ -85,9 +85,7 @@ def test_preact_shortcut_takes_the_raw_input(device: str) -> None:
     x = torch.randn(2, 2, 6, 6, device=device)
 
     def active(norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
-        return F.relu(
-            F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False)
-        )
+        return F.relu(F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False))
 
     y = F.conv2d(active(block.norm1, x), block.conv1.weight, stride=2, padding=1)
     y = F.conv2d(active(block.norm2, y), block.conv2.weight, padding=1)
