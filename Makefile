@@ -1,9 +1,11 @@
 # The set-up is made on demand in .venv; it needs python3 (3.10 or later), a C++ compiler and make.
 PYTHON ?= python3
 BIN := .venv/bin
+# What .venv gets, where nvcc is found: code that runs on every GPU since Turing, by the driver's compiler where need be.
+CUDA_ARCHITECTURES ?= 7.5+PTX;9.0
 SOURCES := setup.py pyproject.toml advkernels/env.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
 
-.PHONY: demo test lint bench gpu format clean
+.PHONY: demo test lint bench gpu cuda format clean
 
 demo: .venv/installed
 	$(BIN)/freefast compare --preset demo
@@ -20,6 +22,10 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/pytest benchmarks -p no:randomly --benchmark-columns=min,median,iqr,rounds
 
+# Machine code for every architecture, and the registers of every kernel.
+cuda: .venv/installed
+	ADVKERNELS_BUILD_CUDA=1 $(BIN)/python setup.py build_ext --inplace && $(BIN)/python tests/cuda/cubin.py
+
 gpu:
 	$(PYTHON) benchmarks/gpu.py $(GPU_OPTIONS)
 
@@ -29,5 +35,5 @@ clean:
 .venv/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet "torch>=2.11" torchvision "setuptools>=77" wheel pybind11 ninja
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
+	TORCH_CUDA_ARCH_LIST="$(CUDA_ARCHITECTURES)" $(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
 	touch $@

@@ -25,7 +25,7 @@ CUDA_OPERATORS = "advkernels._operators_cuda"
 
 def find_nvcc() -> str | None:
     home = os.environ.get("CUDA_HOME")
-    return shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
+    return shutil.which("nvcc", path=f"{home}/bin" if home else f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin")
 
 
 def reason_not_to_build(switch: str, tool: str, found: bool) -> str | None:
@@ -58,7 +58,7 @@ class Build(BuildExtension):
         target.parent.mkdir(parents=True, exist_ok=True)
         sources = sorted(map(str, (ROOT / "csrc" / "cuda").glob("*.cu")))
         command = [find_nvcc(), "-shared", "-o", str(target), *sources, *NVCC_FLAGS, *cuda_architectures()]
-        command += [f"-ccbin={COMPILER}", f"--threads={os.environ.get('MAX_JOBS', os.cpu_count())}"]
+        command += [f"-ccbin={COMPILER.split()[0]}", f"--threads={os.environ.get('MAX_JOBS', os.cpu_count())}"]
         command += ["-DUSE_CUDA", STABLE_ABI_MACRO, *(f"-I{path}" for path in include_paths())]
         # libtorch.so brings the rest of torch, libtorch_cuda.so too where this torch has one.
         command += ["-cudart=static", *(f"-L{path}" for path in library_paths()), "-Xlinker=--no-as-needed", "-ltorch"]
@@ -114,9 +114,9 @@ def note(name: str, reason: str | None) -> None:
 
 
 reason = reason_not_to_build("NATIVE", f"C++ compiler {COMPILER!r}", shutil.which(COMPILER.split()[0]) is not None)
-cuda_reason = reason or reason_not_to_build("CUDA", "nvcc", find_nvcc() is not None)
+cuda_reason = reason_not_to_build("CUDA", "nvcc", find_nvcc() is not None)
 note("not_built.txt", reason)
-note("not_built_cuda.txt", cuda_reason)
+note("not_built_cuda.txt", reason or cuda_reason)
 
 setup(
     ext_modules=[] if reason else extensions(cuda=cuda_reason is None),

@@ -1,5 +1,6 @@
 // bfloat16 and float16 to float32 and back in integer arithmetic, round to nearest even, no branch: every compiler
-// vectorises it, with or without half-precision instructions. On the device one instruction, the same numbers. No torch.
+// vectorises it, with or without half-precision instructions. On the device one instruction, the same numbers. No
+// torch.
 #pragma once
 
 #include <cstring>

@@ -102,16 +102,20 @@ py::tuple record(const char* path, const Grid& grid, const Block& block) {
 template <typename Visit>
 py::tuple with_path(Path path, const Visit& visit) {
     switch (path) {
-        case Path::Floats: return visit.template operator()<Path::Floats>("floats");
-        case Path::Halves: return visit.template operator()<Path::Halves>("halves");
-        case Path::Mixed: return visit.template operator()<Path::Mixed>("mixed");
-        default: return visit.template operator()<Path::Strided>("strided");
+        case Path::Floats:
+            return visit.template operator()<Path::Floats>("floats");
+        case Path::Halves:
+            return visit.template operator()<Path::Halves>("halves");
+        case Path::Mixed:
+            return visit.template operator()<Path::Mixed>("mixed");
+        default:
+            return visit.template operator()<Path::Strided>("strided");
     }
 }
 
 py::tuple simulate_sign_step(const Given& delta, const Given& grad, const Given& x, const MaybeGiven& out,
-                             const std::vector<Values>& values, const std::vector<GivenTable>& tables,
-                             int64_t mask, int64_t mask_stride, const Grid& grid) {
+                             const std::vector<Values>& values, const std::vector<GivenTable>& tables, int64_t mask,
+                             int64_t mask_stride, const Grid& grid) {
     const SignStep a = plan_sign_step(view(delta), view(grad), view(x), view(out), bound_set(values, tables, view(x)),
                                       pointer<const bool>(mask), mask_stride);
     return with_path(a.operands.path, [&]<Path path>(const char* name) {
@@ -131,16 +135,13 @@ py::tuple simulate_uniform_init(const Given& delta, const Given& x, const MaybeG
                                 const std::vector<Values>& values, const std::vector<GivenTable>& tables,
                                 int64_t sample_index, int64_t sample_index_stride, const Grid& grid) {
     int64_t* seed = pointer<int64_t>(state);
-    const UniformInit a =
-        plan_uniform_init(view(delta), view(x), view(out), bound_set(values, tables, view(x)),
-                          pointer<const int64_t>(sample_index), sample_index_stride, seed, seed + 1);
+    const UniformInit a = plan_uniform_init(view(delta), view(x), view(out), bound_set(values, tables, view(x)),
+                                            pointer<const int64_t>(sample_index), sample_index_stride, seed, seed + 1);
     return with_path(a.operands.path, [&]<Path path>(const char* name) {
         return record(a.tiles > 0 ? "tiles" : name, grid, [&](int64_t block) {
             Bounds staged[kStagedChannels];
             uint32_t bits[kTileBits];
-            const PhiloxKey key{static_cast<uint64_t>(*a.seed),
-                                static_cast<uint64_t>(DrawTicket::count(read_counter(a.draw)))};
-            DrawTicket::take(a.draw, grid.blocks);
+            const PhiloxKey key = read_key(a);
             for (int thread = 0; thread < grid.threads; ++thread) {
                 stage_bounds(a.bounds, staged, thread, grid.threads);
             }
@@ -158,6 +159,7 @@ py::tuple simulate_uniform_init(const Given& delta, const Given& x, const MaybeG
             for (int thread = 0; thread < grid.threads && a.tiles == 0; ++thread) {
                 uniform_init_thread<path>(a, staged, key, block * grid.threads + thread, grid.blocks * grid.threads);
             }
+            DrawTicket::take(a.draw, grid.blocks);
         });
     });
 }
@@ -173,7 +175,7 @@ SgdViews sgd_views(const GivenParameter& given) {
 SgdShared sgd_shared(const std::vector<float>& numbers, bool maximize, bool nesterov, bool has_momentum,
                      const std::vector<int64_t>& device_scalars) {
     const auto scalar = [&](int i) { return pointer<const float>(device_scalars.at(i)); };
-    SgdSettings settings{numbers.at(0), 1.0f,     numbers.at(1),          numbers.at(2), numbers.at(3),
+    SgdSettings settings{numbers.at(0),        1.0f,     numbers.at(1), numbers.at(2), numbers.at(3),
                          scalar(1) != nullptr, maximize, nesterov};
     return {settings, scalar(0), scalar(1), scalar(2), has_momentum};
 }
@@ -192,12 +194,12 @@ py::tuple simulate_sgd_list(const std::vector<GivenParameter>& parameters, const
         }
         const int index = tensor_of_block(*list, block);
         const SgdTensor& tensor = list->tensor[index];
-        const bool first = StepTicket::count(read_counter(tensor.step)) == 0;
-        StepTicket::take(tensor.step, blocks_of_tensor(*list, index));
+        const bool first = is_first(tensor.step);
         for (int thread = 0; thread < grid.threads; ++thread) {
             sgd_step_thread(tensor, block - tensor.first_block, first, list->shared.has_momentum, list->shared.read(),
                             thread, grid.threads);
         }
+        StepTicket::take(tensor.step, blocks_of_tensor(*list, index));
     });
 }
 
@@ -207,12 +209,12 @@ py::tuple simulate_sgd_strided(const GivenParameter& parameter, const SgdShared&
         if (a.shared.skipped()) {
             return;
         }
-        const bool first = StepTicket::count(read_counter(a.step)) == 0;
-        StepTicket::take(a.step, grid.blocks);
+        const bool first = is_first(a.step);
         for (int thread = 0; thread < grid.threads; ++thread) {
             sgd_step_strided_thread(a, first, a.shared.read(), block * grid.threads + thread,
                                     grid.blocks * grid.threads);
         }
+        StepTicket::take(a.step, grid.blocks);
     });
 }
 

@@ -35,6 +35,9 @@ AK_FUNCTION Bounds read_tables(const BoundSet& set, int64_t sample, int64_t chan
 
 // Thread `thread` of the block's `threads` fills its part of the block's table.
 AK_FUNCTION void stage_bounds(const BoundSet& set, Bounds* staged, int thread, int threads) {
+#if defined(__CUDACC__)
+#pragma unroll 1  // mostly one round
+#endif
     for (int i = thread; i < set.staged; i += threads) {
         staged[i] = set.by_value ? set.values[i] : read_tables(set, 0, i);
     }

@@ -65,7 +65,8 @@ inline View view(const char* operation, const Tensor& tensor) {
                 {},
                 {},
                 true};
-    STD_TORCH_CHECK(result.dims <= kMaxDims, operation, ": wanted at most ", kMaxDims, " dimensions, got ", result.dims);
+    STD_TORCH_CHECK(result.dims <= kMaxDims, operation, ": wanted at most ", kMaxDims, " dimensions, got ",
+                    result.dims);
     for (int dim = 0; dim < result.dims; ++dim) {
         result.sizes[dim] = tensor.size(dim);
         result.strides[dim] = tensor.stride(dim);
@@ -80,7 +81,8 @@ inline BoundTable bound_table(const char* operation, const char* argument, const
             table.size(1) > 1 ? table.stride(1) : 0};
 }
 
-// The bounds of an operator call, given as lists of floats or as tables, with the memory they need while it is launched.
+// The bounds of an operator call, given as lists of floats or as tables, with the memory they need while it is
+// launched.
 class GivenBounds {
   public:
     using Values = std::vector<double>;
@@ -139,7 +141,8 @@ inline BoundTable GivenBounds::upload(const Launcher& launcher, const Tensor& x,
     Tensor table = torch::stable::new_empty(x, {size}, ScalarType::Float);
     float* data = static_cast<float*>(table.data_ptr());
     for (int64_t first = 0; first < size; first += FloatPacket::kFloats) {
-        FloatPacket packet{data + first, static_cast<int32_t>(std::min<int64_t>(FloatPacket::kFloats, size - first)), {}};
+        FloatPacket packet{
+            data + first, static_cast<int32_t>(std::min<int64_t>(FloatPacket::kFloats, size - first)), {}};
         std::copy_n(values.begin() + first, packet.count, packet.values);
         launcher.launch(write_packet, 1, packet);
     }

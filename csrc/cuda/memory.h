@@ -17,7 +17,9 @@ enum class Path { Floats, Halves, Mixed, Strided };
 
 // Elements of a vector: 16 bytes; where dtypes are mixed, 16 of float32 beside 8 of the half types.
 template <Path path>
-constexpr int kWidth = path == Path::Halves ? 8 : path == Path::Strided ? 1 : 4;
+constexpr int kWidth = path == Path::Halves    ? 8
+                       : path == Path::Strided ? 1
+                                               : 4;
 
 struct alignas(16) Words4 {
     uint32_t words[4];

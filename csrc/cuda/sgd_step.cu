@@ -11,15 +11,12 @@ namespace {
 constexpr const char* kName = "sgd_step_";
 static_assert(kMaxBlocks <= StepTicket::kMaxBlocks);
 
-// Whether this is the tensor's first update, for all threads of the block, which then takes its ticket.
-__device__ bool begin_block(int64_t* step, int64_t blocks) {
-    __shared__ bool first;
+// Behind all work of the block, whose threads have all read the counter.
+__device__ void end_block(int64_t* step, int64_t blocks) {
+    __syncthreads();
     if (threadIdx.x == 0) {
-        first = StepTicket::count(read_counter(step)) == 0;
         StepTicket::take(step, blocks);
     }
-    __syncthreads();
-    return first;
 }
 
 template <int capacity>
@@ -29,19 +26,19 @@ __global__ void __launch_bounds__(kThreads) sgd_step_kernel(const __grid_constan
     }
     const int index = tensor_of_block(list, blockIdx.x);
     const SgdTensor& tensor = list.tensor[index];
-    const bool first = begin_block(tensor.step, blocks_of_tensor(list, index));
-    sgd_step_thread(tensor, int64_t{blockIdx.x} - tensor.first_block, first, list.shared.has_momentum, list.shared.read(),
-                    threadIdx.x, blockDim.x);
+    sgd_step_thread(tensor, int64_t{blockIdx.x} - tensor.first_block, is_first(tensor.step), list.shared.has_momentum,
+                    list.shared.read(), threadIdx.x, blockDim.x);
+    end_block(tensor.step, blocks_of_tensor(list, index));
 }
 
 __global__ void __launch_bounds__(kThreads) sgd_step_strided_kernel(const __grid_constant__ SgdStrided arguments) {
     if (arguments.shared.skipped()) {
         return;
     }
-    const bool first = begin_block(arguments.step, gridDim.x);
     const int64_t threads = int64_t{gridDim.x} * blockDim.x;
-    sgd_step_strided_thread(arguments, first, arguments.shared.read(), int64_t{blockIdx.x} * blockDim.x + threadIdx.x,
-                            threads);
+    sgd_step_strided_thread(arguments, is_first(arguments.step), arguments.shared.read(),
+                            int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads);
+    end_block(arguments.step, gridDim.x);
 }
 
 // The parameters [begin, end) in one launch.
@@ -80,8 +77,9 @@ const float* device_scalar(const char* argument, const std::optional<Tensor>& te
     if (!tensor) {
         return nullptr;
     }
-    STD_TORCH_CHECK(tensor->numel() == 1 && tensor->scalar_type() == ScalarType::Float && tensor->device() == like.device(),
-                    kName, ": ", argument, ": wanted one float32 on the device of params");
+    STD_TORCH_CHECK(
+        tensor->numel() == 1 && tensor->scalar_type() == ScalarType::Float && tensor->device() == like.device(), kName,
+        ": ", argument, ": wanted one float32 on the device of params");
     return static_cast<const float*>(tensor->data_ptr());
 }
 
@@ -136,10 +134,9 @@ void sgd_step_cuda(std::vector<Tensor> params, std::vector<Tensor> grads, std::v
         }
         STD_TORCH_CHECK(chunks_of(params[i].numel()) <= StepTicket::kMaxBlocks, kName, ": params: wanted at most ",
                         StepTicket::kMaxBlocks * kChunk, " elements, got ", params[i].numel());
-        parameters.push_back({view(kName, params[i]), view(kName, grads[i]),
-                              has_master ? view(kName, masters[i]) : View{},
-                              has_momentum ? view(kName, momentum_buffers[i]) : View{},
-                              static_cast<int64_t*>(steps[i].data_ptr())});
+        parameters.push_back(
+            {view(kName, params[i]), view(kName, grads[i]), has_master ? view(kName, masters[i]) : View{},
+             has_momentum ? view(kName, momentum_buffers[i]) : View{}, static_cast<int64_t*>(steps[i].data_ptr())});
     }
     launch_all(Launcher(kName, params[0]), shared, parameters);
 }

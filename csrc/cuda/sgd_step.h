@@ -60,12 +60,15 @@ AK_FUNCTION void sgd_update(float& w, float& buffer, float g, bool first, bool h
     const float gradient = sgd_gradient(w, g, s);
     if (has_momentum) {
         buffer = sgd_momentum(buffer, gradient, first, s);
-        w = sgd_weight(w, s.nesterov ? sgd_direction<true>(gradient, buffer, s) : sgd_direction<false>(gradient, buffer, s),
-                       s);
+        w = sgd_weight(
+            w, s.nesterov ? sgd_direction<true>(gradient, buffer, s) : sgd_direction<false>(gradient, buffer, s), s);
     } else {
         w = sgd_weight(w, gradient, s);
     }
 }
+
+// Whether a tensor's first update is to come.
+AK_FUNCTION bool is_first(const int64_t* step) { return StepTicket::count(read_counter(step)) == 0; }
 
 struct SgdArrays {
     char *param, *grad, *master, *momentum;
@@ -158,7 +161,7 @@ AK_FUNCTION void sgd_step_thread(const SgdTensor& t, int64_t chunk, bool first, 
 AK_FUNCTION void sgd_step_strided_thread(const SgdStrided& a, bool first, const SgdSettings& settings, int64_t thread,
                                          int64_t threads) {
     const Array(&t)[SgdStrided::kCount] = a.operands.arrays;
-    const SgdArrays arrays{t[SgdStrided::kParam].data,    t[SgdStrided::kGrad].data, t[SgdStrided::kMaster].data,
+    const SgdArrays arrays{t[SgdStrided::kParam].data,    t[SgdStrided::kGrad].data,  t[SgdStrided::kMaster].data,
                            t[SgdStrided::kMomentum].data, t[SgdStrided::kParam].type, t[SgdStrided::kGrad].type,
                            t[SgdStrided::kMomentum].type};
     for (int64_t i = thread; i < a.operands.loop.numel; i += threads) {
@@ -196,10 +199,10 @@ void append(SgdList<capacity>& list, const SgdViews& v) {
     for (const View* view : {&v.param, &v.grad, &v.master, &v.momentum}) {
         aligned = aligned && (!view->present || elements_to_alignment({view->data, {}, view->type}, width) == 0);
     }
-    list.tensor[list.tensors] = {v.param.data,       v.grad.data,    v.master.present ? v.master.data : nullptr,
-                                 v.momentum.data,    v.step,         v.param.numel(),
-                                 list.blocks,        v.param.type,   v.grad.type,
-                                 v.momentum.type,    aligned};
+    list.tensor[list.tensors] = {v.param.data,    v.grad.data,  v.master.present ? v.master.data : nullptr,
+                                 v.momentum.data, v.step,       v.param.numel(),
+                                 list.blocks,     v.param.type, v.grad.type,
+                                 v.momentum.type, aligned};
     list.tensors += 1;
     list.blocks += static_cast<int32_t>(chunks_of(v.param.numel()));
 }

@@ -37,15 +37,18 @@ void sign_step_cuda(Tensor delta, Tensor grad, Tensor x, Given alpha, Given epsi
     }
     const Launcher launcher(kName, x);
     const GivenBounds bounds(launcher, kName, x, alpha, epsilon, lower, upper);
-    const SignStep arguments = plan_sign_step(view(kName, delta), view(kName, grad), view(kName, x),
-                                              out ? view(kName, *out) : View{}, bounds.set(),
-                                              mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr,
-                                              mask ? mask->stride(0) : 0);
+    const SignStep arguments = plan_sign_step(
+        view(kName, delta), view(kName, grad), view(kName, x), out ? view(kName, *out) : View{}, bounds.set(),
+        mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr, mask ? mask->stride(0) : 0);
     switch (arguments.operands.path) {
-        case Path::Floats: return launch<Path::Floats>(launcher, arguments);
-        case Path::Halves: return launch<Path::Halves>(launcher, arguments);
-        case Path::Mixed: return launch<Path::Mixed>(launcher, arguments);
-        case Path::Strided: return launch<Path::Strided>(launcher, arguments);
+        case Path::Floats:
+            return launch<Path::Floats>(launcher, arguments);
+        case Path::Halves:
+            return launch<Path::Halves>(launcher, arguments);
+        case Path::Mixed:
+            return launch<Path::Mixed>(launcher, arguments);
+        case Path::Strided:
+            return launch<Path::Strided>(launcher, arguments);
     }
 }
 

@@ -105,8 +105,8 @@ AK_FUNCTION void sign_step_thread(const SignStep& a, const Bounds* staged, int64
 }
 
 // `bounds` is planned before; out may be absent.
-inline SignStep plan_sign_step(const View& delta, const View& grad, const View& x, const View& out, const BoundSet& bounds,
-                               const bool* mask, int64_t mask_stride) {
+inline SignStep plan_sign_step(const View& delta, const View& grad, const View& x, const View& out,
+                               const BoundSet& bounds, const bool* mask, int64_t mask_stride) {
     const Loop loop = memory_loop(delta);
     return {plan<SignStep::kCount>(loop, {delta, grad, x, out}),
             make_order(x, loop.channels_last, bounds.per_channel),

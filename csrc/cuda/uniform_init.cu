@@ -9,38 +9,34 @@ namespace {
 constexpr const char* kName = "uniform_init_";
 static_assert(kMaxBlocks <= DrawTicket::kMaxBlocks);
 
-// Seed and draw for all threads of the block, which then takes its ticket; also fills the block's table of bounds.
-__device__ PhiloxKey begin_block(const UniformInit& arguments, Bounds* staged) {
-    __shared__ PhiloxKey key;
-    if (threadIdx.x == 0) {
-        key = {static_cast<uint64_t>(*arguments.seed),
-               static_cast<uint64_t>(DrawTicket::count(read_counter(arguments.draw)))};
-        DrawTicket::take(arguments.draw, gridDim.x);
-    }
-    stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
-    __syncthreads();
-    return key;
-}
-
 template <Path path>
 __global__ void __launch_bounds__(kThreads) uniform_init_kernel(const __grid_constant__ UniformInit arguments) {
     __shared__ Bounds staged[kStagedChannels];
-    const PhiloxKey key = begin_block(arguments, staged);
+    const PhiloxKey key = read_key(arguments);
+    stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
+    __syncthreads();
     const int64_t threads = int64_t{gridDim.x} * blockDim.x;
     uniform_init_thread<path>(arguments, staged, key, int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads);
+    if (threadIdx.x == 0) {  // the whole block read the counter before the barrier
+        DrawTicket::take(arguments.draw, gridDim.x);
+    }
 }
 
 template <Path path>
 __global__ void __launch_bounds__(kThreads) uniform_init_tile_kernel(const __grid_constant__ UniformInit arguments) {
     __shared__ Bounds staged[kStagedChannels];
     __shared__ alignas(16) uint32_t bits[kTileBits];
-    const PhiloxKey key = begin_block(arguments, staged);
+    const PhiloxKey key = read_key(arguments);
+    stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
     for (int64_t i = blockIdx.x; i < arguments.tiles; i += gridDim.x) {
         const Tile tile = find_tile(arguments, i);
         draw_tile(arguments, key, tile, bits, threadIdx.x, blockDim.x);
         __syncthreads();
         fill_tile<path>(arguments, staged, tile, bits, threadIdx.x, blockDim.x);
         __syncthreads();
+    }
+    if (threadIdx.x == 0) {  // every block has a tile, and so the whole block read the counter before a barrier
+        DrawTicket::take(arguments.draw, gridDim.x);
     }
 }
 
@@ -75,10 +71,14 @@ void uniform_init_cuda(Tensor delta, Tensor x, Tensor state, Given epsilon, Give
                           sample_index ? static_cast<const int64_t*>(sample_index->data_ptr()) : nullptr,
                           sample_index ? sample_index->stride(0) : 0, seed, seed + state.stride(0));
     switch (arguments.operands.path) {
-        case Path::Floats: return launch<Path::Floats>(launcher, arguments);
-        case Path::Halves: return launch<Path::Halves>(launcher, arguments);
-        case Path::Mixed: return launch<Path::Mixed>(launcher, arguments);
-        case Path::Strided: return launch<Path::Strided>(launcher, arguments);
+        case Path::Floats:
+            return launch<Path::Floats>(launcher, arguments);
+        case Path::Halves:
+            return launch<Path::Halves>(launcher, arguments);
+        case Path::Mixed:
+            return launch<Path::Mixed>(launcher, arguments);
+        case Path::Strided:
+            return launch<Path::Strided>(launcher, arguments);
     }
 }
 

@@ -46,6 +46,10 @@ struct PhiloxKey {
     uint64_t seed, draw;
 };
 
+AK_FUNCTION PhiloxKey read_key(const UniformInit& a) {
+    return {static_cast<uint64_t>(*a.seed), static_cast<uint64_t>(DrawTicket::count(read_counter(a.draw)))};
+}
+
 AK_FUNCTION Philox4 random_words(PhiloxKey key, int64_t logical_index) {
     return philox_group(static_cast<uint64_t>(logical_index) >> 2, key.seed, key.draw);
 }
@@ -185,7 +189,8 @@ AK_FUNCTION void fill_tile(const UniformInit& a, const Bounds* staged, Tile tile
 
 // `bounds` is planned before; out may be absent.
 inline UniformInit plan_uniform_init(const View& delta, const View& x, const View& out, const BoundSet& bounds,
-                                     const int64_t* sample_index, int64_t sample_index_stride, int64_t* seed, int64_t* draw) {
+                                     const int64_t* sample_index, int64_t sample_index_stride, int64_t* seed,
+                                     int64_t* draw) {
     const View views[UniformInit::kCount] = {delta, x, out};
     UniformInit a{};
     a.bounds = bounds;
