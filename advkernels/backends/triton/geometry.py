@@ -78,7 +78,8 @@ def geometry(operation: str, tensors: Mapping[str, Tensor | None], per_plane: bo
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     x = given["x"]
     for name, tensor in given.items():
-        checks.image(operation, name, tensor, like=x)
+        checks.dense(operation, name, tensor)
+        checks.like(operation, name, tensor, x)
     samples = x.shape[0] if x.dim() > 0 else 1
     channels = int(x.shape[1]) if x.dim() > 1 else 1  # a constant of the kernel
     plane = x.numel() // (samples * channels)

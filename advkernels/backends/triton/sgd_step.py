@@ -168,7 +168,8 @@ def _check(params: Sequence[Tensor], **lists: Sequence[Tensor]) -> None:
     for name, tensors in lists.items():
         for tensor, param in zip(tensors, params, strict=True):
             if tensor.numel() > 0 or name == "grads":
-                checks.image("sgd_step_", name, tensor, like=param)
+                checks.dense("sgd_step_", name, tensor)
+                checks.like("sgd_step_", name, tensor, param)
 
 
 def _table(members: Sequence[_Member]) -> tuple[list[int], int]:
