@@ -43,6 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "fast", "--backend", "triton", "--device", "cpu"], "triton"),
         (["train", "fast", "--resume", "nowhere"], "nowhere holds no run"),
         (["train", "fast", "--resume", "nowhere", "--epochs", "3"], "--resume"),
+        (["compare", "--preset", "demo", "--epochs", "3"], "--preset: has settings of its own"),
         (["evaluate", "nowhere"], "nowhere holds no run"),
         (["report", "nowhere"], "nowhere holds no run"),
         (["compare", "--methods", "fast", "fast"], "methods: wanted different ones"),

@@ -21,6 +21,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def deterministic_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both loops choose the same convolution algorithms."""
+    """Both loops run the same convolutions: cuDNN's choice of algorithm hangs on more than the shapes."""
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
