@@ -3,11 +3,12 @@
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.library import wrap_triton
 
 from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
 from advkernels.backends.triton.elements import load, maximum, minimum, multiply, project, store
 from advkernels.backends.triton.geometry import coordinates, copy_back, geometry, offset, program_groups
-from advkernels.backends.triton.launch import launch, wrap_triton
+from advkernels.backends.triton.launch import launch, traced
 
 
 @triton.jit
@@ -108,5 +109,6 @@ def sign_step_(
         *shape.strides(walked),
         *forms,
     ]
-    launch(wrap_triton(_sign_step_kernel), shape.grid, x.device, arguments, shape.constants)
+    kernel = wrap_triton(_sign_step_kernel) if traced(x) else _sign_step_kernel
+    launch(kernel, shape.grid, x.device, arguments, shape.constants)
     copy_back((delta, out), (walked[0], walked[3]))
