@@ -14,7 +14,7 @@ from advkernels.backends.triton.launch import INTERPRETED
 from advkernels.backends.triton.sgd_step import sgd_step_
 from advkernels.backends.triton.sign_step import sign_step_
 from advkernels.backends.triton.uniform_init import uniform_init_
-from advkernels.schemas import SCHEMAS
+from advkernels.schemas import SCHEMAS, fake
 
 _LIBRARY = torch.library.Library("advkernels_triton", "FRAGMENT")
 _LAUNCHERS: dict[str, Any] = {
@@ -40,8 +40,8 @@ def _register() -> None:
         operator, _, overload = name.partition(".")
         launcher = _typed(_LAUNCHERS[operator], torch.Tensor if overload == "tensors" else list[float])
         # A table of addresses cannot be traced: the multi-tensor step stays one opaque call.
-        define = torch.library.custom_op if operator == "sgd_step_" else torch.library.triton_op
-        define(f"advkernels_triton::{name}", launcher, mutates_args=written, schema=schema)
+        define: Any = torch.library.custom_op if operator == "sgd_step_" else torch.library.triton_op
+        define(f"advkernels_triton::{name}", launcher, mutates_args=written, schema=schema).register_fake(fake)
         # An eager call goes straight to the launcher, as in the namespace `advkernels`. Under torch 2.11 the kernels
         # that are replaced here fail where an optional argument to be written is absent.
         _LIBRARY.impl(name, launcher, "CPU" if INTERPRETED.value else "CUDA")
