@@ -76,7 +76,7 @@ def _sign_step_kernel(
     moved = maximum(minimum(d + multiply(a, sign), eps), -eps)
     stepped = project(moved, image, low, high)
     if mask is not None:
-        stepped = tl.where(tl.load(mask + n * mask_stride, inside), stepped, d)
+        stepped = tl.where(tl.load(mask + n * mask_stride, inside) != 0, stepped, d)
     stored = store(delta, delta_offset, stepped, inside)
     if out is not None:
         store(out, offset(element, n, c, s, out_n, out_c, out_s, ORDER), image + stored, inside)
