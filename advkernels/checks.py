@@ -107,7 +107,7 @@ def _values(operation: str, name: str, bound: float | Sequence[float], x: Tensor
         except TypeError:
             wanted = "a float, floats per channel or a tensor"
             raise TypeError(wrong(operation, name, wanted, type(bound).__name__)) from None
-        if len(values) not in (1, _channels(x)):
+        if len(values) != 1 and len(values) != _channels(x):  # comparisons that torch.compile can trace
             wanted = f"1 or {_channels(x)} floats, one a channel"
             raise ValueError(wrong(operation, name, wanted, f"{len(values)} floats"))
     _range(operation, name, values)

@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Callable[..., None]] = {
 }
 
 
-def _fake(*args: Any, **kwargs: Any) -> None:
+def fake(*args: Any, **kwargs: Any) -> None:
     """Every operator writes into its arguments and returns nothing: there is no shape to infer."""
 
 
@@ -43,7 +43,7 @@ def _register() -> None:
     for name, schema in SCHEMAS.items():
         LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         LIBRARY.impl(name, DEFAULTS[name.partition(".")[0]], "CompositeExplicitAutograd")
-        torch.library.register_fake(f"advkernels::{name}", _fake, lib=LIBRARY)
+        torch.library.register_fake(f"advkernels::{name}", fake, lib=LIBRARY)
 
 
 _register()

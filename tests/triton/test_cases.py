@@ -260,6 +260,29 @@ def test_sgd_step(dtypes: tuple[Any, ...], settings: tuple[Any, ...], scaling: t
         assert_same(got, wanted)
 
 
+def calls() -> dict[str, list[Any]]:
+    """Arguments of every operator."""
+    delta, grad, x = (values(IMAGE, seed, 0.1).to(DEVICE) for seed in (1, 2, 3))
+    state, out = torch.tensor([7, 0], device=DEVICE), torch.empty_like(x)
+    limits = table(1, 3).to(DEVICE)
+    lists, _ = sgd_lists(SGD_DTYPES[1], DEVICE, special=False)
+    steps = [torch.tensor(0, device=DEVICE) for _ in SGD_SHAPES]
+    return {
+        "sign_step_.values": [delta, grad, x, *PLAIN, torch.tensor([True, False], device=DEVICE), out],
+        "sign_step_.tensors": [delta, grad, x, limits, limits, limits, limits],
+        "uniform_init_.values": [delta, x, state, *PLAIN[1:], torch.tensor([9, 4], device=DEVICE), out],
+        "uniform_init_.tensors": [delta, x, state, limits, limits, limits],
+        "sgd_step_": [*lists, steps, torch.tensor(0.1, device=DEVICE), None, None, *SGD_SETTINGS[1]],
+    }
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_opcheck(name: str) -> None:
+    checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    compiled = [] if INTERPRETED else ["test_aot_dispatch_dynamic"]  # the interpreter's kernels cannot be traced
+    torch.library.opcheck(operator(name), tuple(calls()[name]), test_utils=[*checks, *compiled])
+
+
 def test_every_operator_has_a_triton_kernel() -> None:
     assert all(operator(name) for name in SCHEMAS)
 

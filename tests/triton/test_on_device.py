@@ -113,31 +113,6 @@ def test_sgd_step_compiled_whole(found_inf: float) -> None:
             assert_same(one, other)
 
 
-def calls() -> dict[str, tuple[Callable[..., None], list[Any]]]:
-    delta, grad, x = images()
-    state = torch.tensor([7, 0], device="cuda")
-    table = torch.full((1, 3), 0.1, device="cuda")
-    mask, index = torch.arange(4, device="cuda") > 1, torch.arange(4, device="cuda") + 9
-    out = torch.empty_like(x)
-    ops = operators()
-    values = [[0.1], [0.0], [1.0]]
-    return {
-        "sign_step_.values": (ops.sign_step_.values, [delta, grad, x, [0.1], *values, mask, out]),
-        "sign_step_.tensors": (ops.sign_step_.tensors, [delta, grad, x, table, table, table, table]),
-        "uniform_init_.values": (ops.uniform_init_.values, [delta, x, state, *values, index, out]),
-        "uniform_init_.tensors": (ops.uniform_init_.tensors, [delta, x, state, table, table, table]),
-        "sgd_step_": (ops.sgd_step_.default, sgd_arguments()),
-    }
-
-
-@pytest.mark.parametrize(
-    "name", ["sign_step_.values", "sign_step_.tensors", "uniform_init_.values", "uniform_init_.tensors", "sgd_step_"]
-)
-def test_opcheck(name: str) -> None:
-    operator, arguments = calls()[name]
-    torch.library.opcheck(operator, tuple(arguments))
-
-
 def captured(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:
     """The graph of a call that has run before."""
     stream = torch.cuda.Stream()

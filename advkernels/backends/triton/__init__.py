@@ -3,36 +3,33 @@
 Those of images are `triton_op`s: torch.compile traces through them to the kernels.
 """
 
-import functools
-import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
 
 from advkernels.backends.triton.bounds import Bound
+from advkernels.backends.triton.launch import INTERPRETED
 from advkernels.backends.triton.sgd_step import sgd_step_
 from advkernels.backends.triton.sign_step import sign_step_
 from advkernels.backends.triton.uniform_init import uniform_init_
-from advkernels.schemas import SCHEMAS
+from advkernels.schemas import SCHEMAS, fake
 
-_LAUNCHERS: dict[str, Callable[..., None]] = {
+_LIBRARY = torch.library.Library("advkernels_triton", "FRAGMENT")
+_LAUNCHERS: dict[str, Any] = {
     "sign_step_": sign_step_,
     "uniform_init_": uniform_init_,
     "sgd_step_": sgd_step_,
 }
 
 
-def _typed(launcher: Callable[..., None], bound: Any) -> Callable[..., None]:
+def _typed(launcher: FunctionType, bound: object) -> Callable[..., None]:
     """The launcher with its bounds annotated as one overload has them: torch 2.11 infers a triton_op's schema."""
-
-    @functools.wraps(launcher)
-    def typed(*args: Any, **kwargs: Any) -> None:
-        launcher(*args, **kwargs)
-
-    signature = inspect.signature(launcher)
-    parameters = [p.replace(annotation=bound) if p.annotation == Bound else p for p in signature.parameters.values()]
-    typed.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    typed = FunctionType(launcher.__code__, launcher.__globals__, launcher.__name__, launcher.__defaults__)
+    typed.__annotations__ = {
+        name: bound if annotation == Bound else annotation for name, annotation in launcher.__annotations__.items()
+    }
     return typed
 
 
@@ -43,8 +40,13 @@ def _register() -> None:
         operator, _, overload = name.partition(".")
         launcher = _typed(_LAUNCHERS[operator], torch.Tensor if overload == "tensors" else list[float])
         # A table of addresses cannot be traced: the multi-tensor step stays one opaque call.
-        define = torch.library.custom_op if operator == "sgd_step_" else torch.library.triton_op
-        define(f"advkernels_triton::{name}", launcher, mutates_args=written, schema=schema)
+        define: Any = torch.library.custom_op if operator == "sgd_step_" else torch.library.triton_op
+        define(f"advkernels_triton::{name}", launcher, mutates_args=written, schema=schema).register_fake(fake)
+        # An eager call goes straight to the launcher, as in the namespace `advkernels`. Under torch 2.11 the kernels
+        # that are replaced here fail where an optional argument to be written is absent.
+        _LIBRARY.impl(name, launcher, "CPU" if INTERPRETED.value else "CUDA")
+        for key in ("Autograd", "ADInplaceOrView"):
+            _LIBRARY.impl(name, torch.library.fallthrough_kernel, key, allow_override=True)
 
 
 _register()

@@ -3,11 +3,12 @@
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.library import wrap_triton
 
 from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
 from advkernels.backends.triton.elements import load, maximum, minimum, multiply, project, store
 from advkernels.backends.triton.geometry import coordinates, copy_back, geometry, offset, program_groups
-from advkernels.backends.triton.launch import launch, wrap_triton
+from advkernels.backends.triton.launch import launch, traced
 
 
 @triton.jit
@@ -75,7 +76,7 @@ def _sign_step_kernel(
     moved = maximum(minimum(d + multiply(a, sign), eps), -eps)
     stepped = project(moved, image, low, high)
     if mask is not None:
-        stepped = tl.where(tl.load(mask + n * mask_stride, inside), stepped, d)
+        stepped = tl.where(tl.load(mask + n * mask_stride, inside) != 0, stepped, d)
     stored = store(delta, delta_offset, stepped, inside)
     if out is not None:
         store(out, offset(element, n, c, s, out_n, out_c, out_s, ORDER), image + stored, inside)
@@ -108,5 +109,6 @@ def sign_step_(
         *shape.strides(walked),
         *forms,
     ]
-    launch(wrap_triton(_sign_step_kernel), shape.grid, x.device, arguments, shape.constants)
+    kernel = wrap_triton(_sign_step_kernel) if traced(x) else _sign_step_kernel
+    launch(kernel, shape.grid, x.device, arguments, shape.constants)
     copy_back((delta, out), (walked[0], walked[3]))

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.library import wrap_triton
 
 from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
 from advkernels.backends.triton.elements import load, multiply, project, store
@@ -14,7 +15,7 @@ from advkernels.backends.triton.geometry import (
     offset,
     program_groups,
 )
-from advkernels.backends.triton.launch import launch, wrap_triton
+from advkernels.backends.triton.launch import launch, traced
 from advkernels.backends.triton.philox import random_bits
 
 
@@ -128,5 +129,6 @@ def _draw(
         *shape.strides(walked),
         *forms,
     ]
-    launch(wrap_triton(_uniform_init_kernel), shape.grid, x.device, arguments, shape.constants)
+    kernel = wrap_triton(_uniform_init_kernel) if traced(x) else _uniform_init_kernel
+    launch(kernel, shape.grid, x.device, arguments, shape.constants)
     copy_back((delta, out), (walked[0], walked[2]))
