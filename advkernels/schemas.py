@@ -16,13 +16,13 @@ LIBRARY = torch.library.Library("advkernels", "DEF")
 
 SCHEMAS = {
     "sign_step_.values": "(Tensor(a!) delta, Tensor grad, Tensor x, float[] alpha, float[] epsilon, "
-    "float[] lower, float[] upper, Tensor? mask=None, Tensor(b!)? out=None) -> ()",
+    "float[] lower, float[] upper, Tensor? mask, Tensor(b!)? out) -> ()",
     "sign_step_.tensors": "(Tensor(a!) delta, Tensor grad, Tensor x, Tensor alpha, Tensor epsilon, "
-    "Tensor lower, Tensor upper, Tensor? mask=None, Tensor(b!)? out=None) -> ()",
+    "Tensor lower, Tensor upper, Tensor? mask, Tensor(b!)? out) -> ()",
     "uniform_init_.values": "(Tensor(a!) delta, Tensor x, Tensor(b!) state, float[] epsilon, "
-    "float[] lower, float[] upper, Tensor? sample_index=None, Tensor(c!)? out=None) -> ()",
+    "float[] lower, float[] upper, Tensor? sample_index, Tensor(c!)? out) -> ()",
     "uniform_init_.tensors": "(Tensor(a!) delta, Tensor x, Tensor(b!) state, Tensor epsilon, "
-    "Tensor lower, Tensor upper, Tensor? sample_index=None, Tensor(c!)? out=None) -> ()",
+    "Tensor lower, Tensor upper, Tensor? sample_index, Tensor(c!)? out) -> ()",
     "sgd_step_": "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] masters, Tensor(c!)[] momentum_buffers, "
     "Tensor(d!)[] steps, Tensor lr, Tensor? inv_scale, Tensor? found_inf, float momentum, float dampening, "
     "float weight_decay, bool nesterov, bool maximize) -> ()",

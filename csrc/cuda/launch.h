@@ -15,6 +15,7 @@
 namespace advkernels::cuda {
 
 constexpr int kThreads = 256;
+constexpr int kResidentBlocks = 4;  // a multiprocessor, and so at most 64 registers a thread
 constexpr int64_t kBlocksPerMultiprocessor = 32;
 constexpr int64_t kMaxBlocks = 32767;
 

@@ -20,7 +20,8 @@ __device__ void end_block(int64_t* step, int64_t blocks) {
 }
 
 template <int capacity>
-__global__ void __launch_bounds__(kThreads) sgd_step_kernel(const __grid_constant__ SgdList<capacity> list) {
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
+    sgd_step_kernel(const __grid_constant__ SgdList<capacity> list) {
     if (list.shared.skipped()) {
         return;
     }
@@ -31,7 +32,8 @@ __global__ void __launch_bounds__(kThreads) sgd_step_kernel(const __grid_constan
     end_block(tensor.step, blocks_of_tensor(list, index));
 }
 
-__global__ void __launch_bounds__(kThreads) sgd_step_strided_kernel(const __grid_constant__ SgdStrided arguments) {
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
+    sgd_step_strided_kernel(const __grid_constant__ SgdStrided arguments) {
     if (arguments.shared.skipped()) {
         return;
     }

@@ -9,7 +9,8 @@ namespace {
 constexpr const char* kName = "sign_step_";
 
 template <Path path>
-__global__ void __launch_bounds__(kThreads) sign_step_kernel(const __grid_constant__ SignStep arguments) {
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
+    sign_step_kernel(const __grid_constant__ SignStep arguments) {
     __shared__ Bounds staged[kStagedChannels];
     stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
     __syncthreads();

@@ -10,7 +10,8 @@ constexpr const char* kName = "uniform_init_";
 static_assert(kMaxBlocks <= DrawTicket::kMaxBlocks);
 
 template <Path path>
-__global__ void __launch_bounds__(kThreads) uniform_init_kernel(const __grid_constant__ UniformInit arguments) {
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
+    uniform_init_kernel(const __grid_constant__ UniformInit arguments) {
     __shared__ Bounds staged[kStagedChannels];
     const PhiloxKey key = read_key(arguments);
     stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
@@ -23,7 +24,8 @@ __global__ void __launch_bounds__(kThreads) uniform_init_kernel(const __grid_con
 }
 
 template <Path path>
-__global__ void __launch_bounds__(kThreads) uniform_init_tile_kernel(const __grid_constant__ UniformInit arguments) {
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
+    uniform_init_tile_kernel(const __grid_constant__ UniformInit arguments) {
     __shared__ Bounds staged[kStagedChannels];
     __shared__ alignas(16) uint32_t bits[kTileBits];
     const PhiloxKey key = read_key(arguments);

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
+import torch
 import tyro
 from rich.console import Console
 
 from advkernels import info
 from freefast import reporting
-from freefast.compare import CompareConfig, compare, summarize
+from freefast.compare import PRESETS, CompareConfig, compare, summarize
 from freefast.config import METHODS, TrainConfig
 from freefast.errors import UserError
 from freefast.progress import bars
@@ -20,6 +21,8 @@ from freefast.settings import Device, Settings
 from freefast.training import results, setup
 from freefast.training.loop import train
 from freefast.training.run_folder import RunFolder
+
+Kind = TypeVar("Kind", TrainConfig, CompareConfig)
 
 _WIDTH = 160
 """Columns of a table that is written to a file or a pipe."""
@@ -40,22 +43,17 @@ class Train(TrainConfig):
         given = TrainConfig(**_fields_of(TrainConfig, self))
         config = given if self.resume is None else self._resumed(given, self.resume)
         go_on = f"freefast train {config.method} --resume {config.out}"
-        with _hint(go_on), bars() as progress:
+        with _hint(go_on, config.out / "checkpoint.pt"), bars() as progress:
             result = train(config, resume=self.resume is not None, overwrite=self.overwrite, progress=progress)
         _print([result.row], result.folder)
 
     def _resumed(self, given: TrainConfig, folder: Path) -> TrainConfig:
-        natural = TrainConfig(method=given.method)
-        changes = {
-            name: getattr(given, name)
-            for name in ("device", "workers")
-            if getattr(given, name) != getattr(natural, name)
-        }
-        if self.overwrite or dataclasses.replace(natural, **changes) != given:
-            raise UserError("--resume: the run keeps its settings, only --device and --workers may be given")
+        changes = _changes("--resume", given, TrainConfig(method=given.method), ("device", "workers"))
         stored = RunFolder(folder).read_config()
         if stored.method != given.method:
             raise UserError(f"--resume: {folder} is a run of {stored.method}, not of {given.method}")
+        if self.overwrite:
+            raise UserError("--resume: goes on with the run, cannot --overwrite it")
         return dataclasses.replace(stored, **changes)
 
 
@@ -88,7 +86,7 @@ class Evaluate:
         data = setup.make_data(config)
         model = results.load_model(folder, config, data).to(device)
         with setup.runtime(config, device), bars() as progress:
-            row = results.finish(config, folder, model, data, progress)
+            row = results.finish(config, folder, model, data, _environment(folder, device), progress)
         _print([row], folder.path)
 
 
@@ -99,14 +97,21 @@ class Compare(CompareConfig):
     Runs of the same settings that the folder holds are kept, interrupted ones gone on with.
     """
 
+    preset: Literal["demo"] | None = None
+    """demo: the four methods on digits, anew, into runs/demo; of the others only --seed, --out and --device may be
+    given."""
+
     overwrite: bool = False
     """Train every method anew."""
 
     def run(self) -> None:
         """Compare and print the table."""
         config = CompareConfig(**_fields_of(CompareConfig, self))
-        with _hint("the same command without --overwrite"), bars() as progress:
-            rows = compare(config, overwrite=self.overwrite, progress=progress)
+        if self.preset is not None:
+            changes = _changes("--preset", config, CompareConfig(), ("seed", "out", "device"))
+            config = dataclasses.replace(PRESETS[self.preset], **changes)
+        with _hint("the same command without --overwrite", config.out), bars() as progress:
+            rows = compare(config, overwrite=self.overwrite or self.preset is not None, progress=progress)
         _print(rows, config.out)
 
 
@@ -142,12 +147,32 @@ def _fields_of(kind: type[Settings], settings: Settings) -> dict[str, Any]:
     return {field.name: getattr(settings, field.name) for field in dataclasses.fields(kind)}
 
 
+def _changes(option: str, given: Kind, natural: Kind, allowed: Sequence[str]) -> dict[str, Any]:
+    """What was given of the allowed settings; any other is refused beside such an option."""
+    changes = {name: getattr(given, name) for name in allowed if getattr(given, name) != getattr(natural, name)}
+    if dataclasses.replace(natural, **changes) != given:
+        options = ", ".join(f"--{name}" for name in allowed)
+        raise UserError(f"{option}: has settings of its own, only {options} may be given with it")
+    return changes
+
+
+def _environment(folder: RunFolder, device: torch.device) -> dict[str, Any]:
+    """Where the run was trained, as far as the folder knows, and what evaluates it now."""
+    now = reporting.environment.describe(device)
+    if not (folder.path / "results.json").exists():
+        return now
+    evaluated = f"{now['command']} on {now['device']}, {now['date']}"
+    return {**reporting.results.read(folder.path).environment, "evaluated": evaluated}
+
+
 @contextmanager
-def _hint(command: str) -> Iterator[None]:
-    """Let an interrupt say how to go on."""
+def _hint(command: str, needs: Path) -> Iterator[None]:
+    """Let an interrupt say how to go on, where there is something to go on with."""
     try:
         yield
     except KeyboardInterrupt:
+        if not needs.exists():
+            raise
         raise KeyboardInterrupt(f"- go on with: {command}") from None
 
 

@@ -58,6 +58,12 @@ class CompareConfig(Settings):
         return TrainConfig(**own, method=method, alpha=alpha, out=self.out / method)
 
 
+PRESETS = {
+    "demo": CompareConfig(dataset="digits", epsilon=0.2, epochs=20, eval_every=2, seed=0, out=Path("runs/demo")),
+}
+"""Comparisons with a name."""
+
+
 def compare(
     config: CompareConfig, *, overwrite: bool = False, progress: Progress | None = None
 ) -> list[dict[str, Any]]:

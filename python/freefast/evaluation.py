@@ -78,7 +78,7 @@ def evaluate(
 
     def accuracy(name: str, count: int) -> float:
         correct = torch.zeros((), dtype=torch.int64, device=device)
-        with track(progress, name, len(split)) as advance:
+        with track(progress, name, len(split), leave=False) as advance:
             for images, labels, index in _on(device, loader):
                 if count:
                     images = functional.pgd(

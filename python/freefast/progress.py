@@ -38,11 +38,14 @@ def bars() -> Iterator[Progress]:
 
 
 @contextmanager
-def track(progress: Progress | None, description: str, samples: int, done: int = 0) -> Iterator[Advance]:
+def track(
+    progress: Progress | None, description: str, samples: int, *, done: int = 0, leave: bool = True
+) -> Iterator[Advance]:
     """A bar of so many samples while inside; yields what to call with the number of samples done.
 
     progress: where to show it, None for nowhere
     done: samples that were done before
+    leave: keep the bar on the screen at the end
     """
     if progress is None:
         yield lambda count: None
@@ -53,3 +56,5 @@ def track(progress: Progress | None, description: str, samples: int, done: int =
         yield lambda count: progress.advance(task, count)
     finally:
         progress.stop_task(task)
+        if not leave:
+            progress.remove_task(task)

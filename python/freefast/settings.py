@@ -74,7 +74,8 @@ class Settings:
     """Random crop with a padding of 4 pixels, and horizontal flip (auto: on for cifar10 and imagefolder)."""
 
     seed: int = 0
-    """Of weights, order, augmentation and noise; the same seed gives the same bits on the same machine."""
+    """Of weights, order, augmentation and noise; the same seed gives the same bits on the same machine with
+    as many threads."""
 
     device: Device = "auto"
     """Where to train; auto takes a GPU where there is one."""

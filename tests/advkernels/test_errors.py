@@ -115,14 +115,16 @@ def test_native_operators_refuse_what_would_break_memory() -> None:
     x, op = torch.zeros(SHAPE), torch.ops.advkernels.sign_step_
     bounds = ([0.1], [0.1], [0.0], [1.0])
     with pytest.raises(RuntimeError, match=r"sign_step_: grad: wanted shape \(4, 3, 8, 8\), got \(1, 3, 8, 8\)"):
-        op.values(x.clone(), x[:1], x, *bounds)
+        op.values(x.clone(), x[:1], x, *bounds, None, None)
     with pytest.raises(RuntimeError, match="sign_step_: delta: wanted float32"):
-        op.values(x.double(), x, x, *bounds)
+        op.values(x.double(), x, x, *bounds, None, None)
     with pytest.raises(RuntimeError, match="sign_step_: alpha: wanted 1 or 3 floats"):
-        op.values(x.clone(), x, x, [0.1, 0.2], *bounds[1:])
+        op.values(x.clone(), x, x, [0.1, 0.2], *bounds[1:], None, None)
     with pytest.raises(RuntimeError, match="sign_step_: mask: wanted"):
-        op.values(x.clone(), x, x, *bounds, torch.ones(3, dtype=torch.bool))
+        op.values(x.clone(), x, x, *bounds, torch.ones(3, dtype=torch.bool), None)
     with pytest.raises(RuntimeError, match="sign_step_: alpha: wanted a table"):
-        op.tensors(x.clone(), x, x, torch.ones(2, 3), *[torch.ones(1, 1)] * 3)
+        op.tensors(x.clone(), x, x, torch.ones(2, 3), *[torch.ones(1, 1)] * 3, None, None)
     with pytest.raises(RuntimeError, match="uniform_init_: state: wanted shape"):
-        torch.ops.advkernels.uniform_init_.values(x.clone(), x, torch.zeros(3, dtype=torch.int64), *bounds[1:])
+        torch.ops.advkernels.uniform_init_.values(
+            x.clone(), x, torch.zeros(3, dtype=torch.int64), *bounds[1:], None, None
+        )

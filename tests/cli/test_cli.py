@@ -43,6 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "fast", "--backend", "triton", "--device", "cpu"], "triton"),
         (["train", "fast", "--resume", "nowhere"], "nowhere holds no run"),
         (["train", "fast", "--resume", "nowhere", "--epochs", "3"], "--resume"),
+        (["compare", "--preset", "demo", "--epochs", "3"], "--preset: has settings of its own"),
         (["evaluate", "nowhere"], "nowhere holds no run"),
         (["report", "nowhere"], "nowhere holds no run"),
         (["compare", "--methods", "fast", "fast"], "methods: wanted different ones"),
@@ -103,42 +104,42 @@ def test_train_then_evaluate_then_report(folder: Path, capsys: pytest.CaptureFix
     assert main(["report", "run", "run"]) == 2
 
 
-def test_compare_writes_one_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    command = ["compare", *SMALL, "--replays", "2", "--pgd-steps", "2", "--out", "all"]
-    assert main(command) == 0
-    out = capsys.readouterr().out
-    rows = results.read(folder / "all").rows
-    assert [row["method"] for row in rows] == ["standard", "free", "fast", "pgd"]
-    assert [row["setting"] for row in rows] == ["", "m=2", "alpha=0.25", "2 steps, alpha=0.05"]
-    assert all(row["method"] in out for row in rows)
-    assert {path.name for path in (folder / "all").iterdir()} == {
-        "standard", "free", "fast", "pgd", "results.json", "table.md", "table.csv", "curves.png", "report.html",
-        "examples_standard.png", "examples_free.png", "examples_fast.png", "examples_pgd.png",
-    }  # fmt: skip
-
-    weights = folder / "all" / "fast" / "model.safetensors"
-    written = weights.stat().st_mtime_ns
-    assert main(command) == 0
-    assert weights.stat().st_mtime_ns == written  # finished runs are kept
-    assert main([*command, "--momentum", "0.8"]) == 2
-    assert "all/standard holds a run with momentum 0.9, not 0.8" in capsys.readouterr().err
-    assert main([*command, "--momentum", "0.8", "--methods", "fast", "--overwrite"]) == 0
-    assert weights.stat().st_mtime_ns != written
-    assert main(["report", "all"]) == 0
-    assert [row["method"] for row in results.read(folder / "all").rows] == ["standard", "free", "fast", "pgd"]
-
-
-def test_an_interrupted_comparison_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_goes_on_and_writes_one_table(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = ["compare", *SMALL, "--methods", "standard", "fast", "--out", "all"]
     with monkeypatch.context() as patch:
         patch.setattr("freefast.training.setup.fast_step", interrupted)
         assert main(command) == 130
+    assert "go on with: the same command" in capsys.readouterr().err
+    weights = {method: folder / "all" / method / "model.safetensors" for method in ("standard", "fast")}
     assert not (folder / "all" / "results.json").exists()
-    weights = folder / "all" / "standard" / "model.safetensors"
-    written = weights.stat().st_mtime_ns
+
+    written = {method: path.stat().st_mtime_ns for method, path in weights.items()}
     assert main(command) == 0
-    assert weights.stat().st_mtime_ns == written
-    assert len(results.read(folder / "all").rows) == 2
+    out = capsys.readouterr().out
+    rows = results.read(folder / "all").rows
+    assert [(row["method"], row["setting"]) for row in rows] == [("standard", ""), ("fast", "alpha=0.25")]
+    assert all(row["method"] in out for row in rows)
+    assert weights["standard"].stat().st_mtime_ns == written["standard"]  # a finished run is kept
+    assert weights["fast"].stat().st_mtime_ns > written["fast"]
+    assert {path.name for path in (folder / "all").iterdir()} == {
+        "standard", "fast", "results.json", "table.md", "table.csv", "curves.png", "report.html",
+        "examples_standard.png", "examples_fast.png",
+    }  # fmt: skip
+
+    assert main([*command, "--momentum", "0.8"]) == 2
+    assert "all/standard holds a run with momentum 0.9, not 0.8" in capsys.readouterr().err
+    assert main(["report", "all"]) == 0
+    assert [row["method"] for row in results.read(folder / "all").rows] == ["standard", "fast"]
+
+
+def test_compare_can_start_anew(folder: Path) -> None:
+    command = ["compare", *SMALL, "--methods", "free", "--out", "all"]
+    assert main([*command, "--replays", "2"]) == 0
+    assert main([*command, "--replays", "3"]) == 2
+    assert main([*command, "--replays", "3", "--overwrite"]) == 0
+    assert results.read(folder / "all").rows[0]["setting"] == "m=3"
 
 
 def interrupted(*arguments: object, **settings: object) -> None:
@@ -165,11 +166,3 @@ def test_ctrl_c_leaves_a_usable_folder(tmp_path: Path) -> None:
     assert len(lines) - epoch in (0, 1)
     assert main(["evaluate", str(tmp_path / "run"), "--steps", "1"]) == 0
     assert results.read(tmp_path / "run").rows[0]["epochs"] == len(lines)
-
-
-def test_bad_input_of_the_process_is_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "freefast", "evaluate", "nowhere"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "freefast: nowhere holds no run: config.json is missing\n"

@@ -37,7 +37,7 @@ def test_every_kernel_keeps_its_registers(library: Path) -> None:
         assert {kernel.name for kernel in kernels} == VECTORS.keys() | SINGLES
         for kernel in kernels:
             assert kernel.stack_bytes == kernel.local_bytes == 0, kernel
-            assert kernel.registers <= 80, kernel  # three blocks of 256 threads a multiprocessor
+            assert kernel.registers <= 64, kernel  # four blocks of 256 threads a multiprocessor
 
 
 def test_vectors_of_16_bytes_and_no_fused_arithmetic(library: Path) -> None:
@@ -47,5 +47,5 @@ def test_vectors_of_16_bytes_and_no_fused_arithmetic(library: Path) -> None:
             loads, stores = VECTORS.get(name, (0, 0))
             assert sum(counts[o] for o in counts if o.startswith("LDG") and ".128" in o) >= loads, name
             assert sum(counts[o] for o in counts if o.startswith("STG") and ".128" in o) >= stores, name
-            assert not [o for o in counts if o.split(".")[0] in ("FFMA", "DFMA", "LDL", "STL", "CALL")], name
+            assert not [o for o in counts if o.split(".")[0] in ("FFMA", "DFMA", "LDL", "STL", "RET")], name
             assert len(opcodes) > 20, name

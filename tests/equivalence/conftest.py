@@ -1,4 +1,4 @@
-"""Makes `report_loops` importable and keeps the tiny models on one thread."""
+"""Makes `report_loops` importable; one thread for the tiny models, one convolution algorithm for both loops."""
 
 import sys
 from collections.abc import Iterator
@@ -17,3 +17,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def deterministic_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both loops run the same convolutions: cuDNN's choice of algorithm hangs on more than the shapes."""
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)

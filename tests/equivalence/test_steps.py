@@ -89,9 +89,8 @@ def test_same_bits_as_the_report(method: str, device: str, backend: str) -> None
     before = copy.deepcopy(model.state_dict())
     update = Sgd(plain.parameters())
 
-    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-        state = run_ours(method, model, device)
-        delta = run_report(method, plain, update, device)
+    state = run_ours(method, model, device)
+    delta = run_report(method, plain, update, device)
 
     for name, tensor in plain.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name

@@ -80,8 +80,9 @@ def test_the_row_is_of_the_weights_on_disk(config: TrainConfig, device: str) -> 
     model.load_state_dict(load_file(config.out / "model.safetensors"))
     digits = data.load("digits", limit_test=40)
     threat = ThreatModel(epsilon=0.2, mean=digits.mean, std=digits.std)
-    scores = evaluate(model.to(device), digits, threat, steps=(2, 3), batch_size=11)
-    assert scores.as_row() == {name: row[name] for name in ("natural", "pgd2", "pgd3")}
+    scores = evaluate(model.to(device), digits, threat, steps=(2, 3))
+    # another number of threads or memory format may flip the sign of a gradient close to 0: one sample
+    assert scores.as_row() == pytest.approx({name: row[name] for name in ("natural", "pgd2", "pgd3")}, abs=0.03)
 
 
 def test_metrics_are_of_the_whole_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +209,7 @@ def test_wrong_devices_are_refused(config: TrainConfig) -> None:
 
 def test_the_number_of_threads_is_put_back(config: TrainConfig) -> None:
     threads = torch.get_num_threads()
-    train(dataclasses.replace(config, epochs=1, threads=threads + 1))
+    train(dataclasses.replace(config, epochs=1, threads=1 if threads > 1 else 2))
     assert torch.get_num_threads() == threads
 
 

@@ -172,7 +172,7 @@ def test_sign_step_of_an_expanded_image() -> None:
     delta, grad, x = values(IMAGE, 1, 0.05), values(IMAGE, 2, 1.0), values((1, *IMAGE[1:]), 3, 0.5)
     wanted, got = delta.clone(), delta.to(DEVICE)
     reference.sign_step_(wanted, grad, x.expand(IMAGE), *PLAIN)
-    operator("sign_step_.values")(got, grad.to(DEVICE), x.to(DEVICE).expand(IMAGE), *PLAIN)
+    operator("sign_step_.values")(got, grad.to(DEVICE), x.to(DEVICE).expand(IMAGE), *PLAIN, None, None)
     assert_same(got, wanted)
 
 

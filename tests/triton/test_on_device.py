@@ -58,8 +58,8 @@ def test_compiled_whole(dtype: torch.dtype, memory_format: torch.memory_format, 
 
     def step(delta: Tensor, grad: Tensor, x: Tensor, state: Tensor) -> Tensor:
         epsilon, low, high = list(EPSILON), [0.0], [1.0]
-        operators().uniform_init_.values(delta, x, state, epsilon, low, high)
-        operators().sign_step_.values(delta, grad, x, [0.03], epsilon, low, high)
+        operators().uniform_init_.values(delta, x, state, epsilon, low, high, None, None)
+        operators().sign_step_.values(delta, grad, x, [0.03], epsilon, low, high, None, None)
         return delta * 2
 
     doubled = torch.compile(step, fullgraph=True, dynamic=dynamic)(delta, grad, x, rng.tensor)
@@ -162,11 +162,11 @@ def test_more_than_two_to_the_31_elements() -> None:
     x = torch.zeros((1, channels, plane), dtype=torch.bfloat16, device="cuda")
     delta = torch.zeros_like(x)
     state = torch.tensor([3, 0], device="cuda")
-    operators().uniform_init_.values(delta, x, state, [0.1, 0.2], [-1.0], [1.0])
+    operators().uniform_init_.values(delta, x, state, [0.1, 0.2], [-1.0], [1.0], None, None)
     spots = [0, plane - 1, plane, 2**31 - 1, 2**31, 2**31 + 4095]
     bits = reference.philox_bits(torch.tensor([3, 0]), torch.tensor(spots))
     epsilon = torch.tensor([0.1 if spot < plane else 0.2 for spot in spots])
     noise = (bits >> 8).float() * 2.0**-24 * (2 * epsilon) - epsilon
     assert_same(delta.view(-1)[spots], noise.bfloat16())
-    operators().sign_step_.values(delta, x.fill_(-1.0), x, [0.5], [0.1, 0.2], [-2.0], [1.0])
+    operators().sign_step_.values(delta, x.fill_(-1.0), x, [0.5], [0.1, 0.2], [-2.0], [1.0], None, None)
     assert_same(delta.view(-1)[spots], -epsilon.bfloat16())

@@ -90,8 +90,8 @@ def sign_step_(
     epsilon: Bound,
     lower: Bound,
     upper: Bound,
-    mask: Tensor | None = None,
-    out: Tensor | None = None,
+    mask: Tensor | None,
+    out: Tensor | None,
 ) -> None:
     """One launch; see `reference.sign_step_`."""
     if x.numel() == 0:

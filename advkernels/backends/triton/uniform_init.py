@@ -97,8 +97,8 @@ def uniform_init_(
     epsilon: Bound,
     lower: Bound,
     upper: Bound,
-    sample_index: Tensor | None = None,
-    out: Tensor | None = None,
+    sample_index: Tensor | None,
+    out: Tensor | None,
 ) -> None:
     """One launch, and a second one that advances the draw counter; see `reference.uniform_init_`."""
     if x.numel() > 0:

@@ -10,6 +10,7 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
+from freefast import reporting
 from freefast.config import TrainConfig
 from freefast.data import ImageData, Loader
 from freefast.errors import UserError
@@ -65,7 +66,8 @@ def train(
             folder.create(config, overwrite)
             _save(folder, state, done)
         _epochs(config, state, loader, data, folder, done, progress)
-        row = results.finish(config, folder, state.model, data, progress)
+        environment = reporting.environment.describe(device)
+        row = results.finish(config, folder, state.model, data, environment, progress)
     return TrainResult(folder=folder.path, model=state.model.eval(), row=row, metrics=folder.read_metrics())
 
 
@@ -81,7 +83,7 @@ def _epochs(
     step = setup.make_step(config)
     samples = len(data.train)
     title = f"{config.method} {config.setting}".strip()
-    with track(progress, title, config.epochs * samples, done * samples) as advance:
+    with track(progress, title, config.epochs * samples, done=done * samples) as advance:
         for epoch in range(done + 1, config.epochs + 1):
             entry = {"epoch": epoch, **_epoch(state, step, loader, epoch, samples, advance)}
             if config.eval_every and epoch % config.eval_every == 0 and epoch < config.epochs:

@@ -1,5 +1,6 @@
 """A run's row, and the files that are made from it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.progress import Progress
@@ -28,9 +29,19 @@ def load_model(folder: RunFolder, config: TrainConfig, data: ImageData) -> nn.Mo
 
 
 def finish(
-    config: TrainConfig, folder: RunFolder, model: nn.Module, data: ImageData, progress: Progress | None
+    config: TrainConfig,
+    folder: RunFolder,
+    model: nn.Module,
+    data: ImageData,
+    environment: Mapping[str, Any],
+    progress: Progress | None,
 ) -> dict[str, Any]:
-    """Evaluate and write `results.json`, `curves.png` and `report.html`. Returns: the row."""
+    """Evaluate and write `results.json`, `curves.png` and `report.html`.
+
+    environment: where the run was trained
+
+    Returns: the row
+    """
     scores = evaluate(
         model, data, setup.make_threat(config, data),
         steps=config.eval_steps, restarts=config.restarts, seed=config.seed, progress=progress,
@@ -52,8 +63,6 @@ def finish(
         "samples": scores.samples,
         "restarts": config.restarts,
     }
-    device = next(model.parameters()).device
-    environment = reporting.environment.describe(device)
     reporting.results.write(folder.path, [row], environment)
     run = reporting.Run.load(folder.path)
     curves = folder.path / "curves.png"

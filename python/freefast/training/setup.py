@@ -123,16 +123,20 @@ def runtime(config: TrainConfig, device: torch.device) -> Iterator[None]:
     Raises: advkernels.BackendUnavailable where the backend cannot run on the device.
     """
     devices = [device] if device.type == "cuda" else []
-    threads = torch.get_num_threads()
-    with (
-        ak.backend(config.backend),
-        torch.random.fork_rng(devices),
-        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32),
-    ):
+    with ak.backend(config.backend), torch.random.fork_rng(devices), _process_settings(config.threads):
         ak.uniform_init(torch.zeros(1, device=device), 0.0, rng=ak.PhiloxState(device=device))  # raises early
         torch.manual_seed(config.seed)
-        torch.set_num_threads(config.threads or threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+        yield
+
+
+@contextmanager
+def _process_settings(threads: int | None) -> Iterator[None]:
+    cudnn = torch.backends.cudnn
+    before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
+    torch.set_num_threads(threads or before[0])
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
