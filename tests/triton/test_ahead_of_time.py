@@ -22,21 +22,28 @@ def compiled() -> dict[str, dict]:
 
 
 def test_every_kernel_compiles_to_a_cubin(compiled: dict[str, dict]) -> None:
-    assert compiled
-    assert all(facts["cubin_bytes"] > 1000 for facts in compiled.values())
+    for capability in CAPABILITIES:
+        for kernel in ("sign_step", "uniform_init", "sgd_step"):
+            names = [name for name in compiled if name.startswith(kernel) and name.endswith(f"sm_{capability}")]
+            assert names, (kernel, capability)
+            assert all(compiled[name]["cubin_bytes"] > 1000 for name in names)
 
 
 def test_sixteen_byte_accesses_where_the_layout_allows(compiled: dict[str, dict]) -> None:
     grouped = {name: facts for name, facts in compiled.items() if "grouped" in name}
-    assert len(grouped) >= len(CAPABILITIES) * 6
+    assert len(grouped) >= 12
     for name, facts in grouped.items():
         assert facts["wide_loads"] >= facts["inputs"], name
         assert facts["wide_stores"] >= facts["outputs"], name
-        assert facts["narrow_stores"] == 0, name
+        # The last chunk of an SGD parameter is stored element by element.
+        assert facts["narrow_stores"] == 0 or name.startswith("sgd_step"), name
 
 
 def test_no_local_memory_and_no_fused_products(compiled: dict[str, dict]) -> None:
+    assert compiled["control"]["fused"] > 0
     for name, facts in compiled.items():
+        if name == "control":
+            continue
         assert not facts["local_memory"], name
         assert facts["fused"] == 0, name
         assert not facts["flushes_subnormals"], name
