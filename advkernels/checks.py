@@ -87,8 +87,9 @@ def _disjoint(operation: str, present: list[tuple[str, Tensor]], first_written: 
 
 def bounds(operation: str, x: Tensor, **given: float | Sequence[float] | Tensor) -> tuple[str, list]:
     """The overload and the bounds in its form: ("values", lists of floats) or ("tensors", (N|1, C|1) tables)."""
-    if not any(isinstance(bound, Tensor) for bound in given.values()):
-        return "values", [_values(operation, name, bound, x) for name, bound in given.items()]
+    floats = {name: bound for name, bound in given.items() if not isinstance(bound, Tensor)}
+    if len(floats) == len(given):
+        return "values", [_values(operation, name, bound, x) for name, bound in floats.items()]
     return "tensors", [_table(operation, name, bound, x) for name, bound in given.items()]
 
 
