@@ -269,9 +269,9 @@ def calls() -> dict[str, list[Any]]:
     steps = [torch.tensor(0, device=DEVICE) for _ in SGD_SHAPES]
     return {
         "sign_step_.values": [delta, grad, x, *PLAIN, torch.tensor([True, False], device=DEVICE), out],
-        "sign_step_.tensors": [delta, grad, x, limits, limits, limits, limits],
+        "sign_step_.tensors": [delta, grad, x, limits, limits, limits, limits, None, None],
         "uniform_init_.values": [delta, x, state, *PLAIN[1:], torch.tensor([9, 4], device=DEVICE), out],
-        "uniform_init_.tensors": [delta, x, state, limits, limits, limits],
+        "uniform_init_.tensors": [delta, x, state, limits, limits, limits, None, None],
         "sgd_step_": [*lists, steps, torch.tensor(0.1, device=DEVICE), None, None, *SGD_SETTINGS[1]],
     }
 
