@@ -20,13 +20,16 @@ def images(operation: str, x: Tensor, read: dict[str, Tensor], written: dict[str
 
     Every call of an operation passes here: it is written for speed.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(wrong(operation, "x", "a tensor", type(x).__name__))
+    shape, device = x.shape, x.device
     present = [("x", x), *read.items(), *((name, tensor) for name, tensor in written.items() if tensor is not None)]
     for argument, tensor in present:
         if not isinstance(tensor, Tensor):
             raise TypeError(wrong(operation, argument, "a tensor", type(tensor).__name__))
         if tensor.dtype not in DTYPES or tensor.layout is not torch.strided:
             dense(operation, argument, tensor)
-        if tensor is not x:
+        if tensor.shape != shape or tensor.device != device:
             like(operation, argument, tensor, x)
     for argument, tensor in present[1 + len(read) :]:
         writable(operation, argument, tensor)
@@ -87,8 +90,9 @@ def _disjoint(operation: str, present: list[tuple[str, Tensor]], first_written: 
 
 def bounds(operation: str, x: Tensor, **given: float | Sequence[float] | Tensor) -> tuple[str, list]:
     """The overload and the bounds in its form: ("values", lists of floats) or ("tensors", (N|1, C|1) tables)."""
-    if not any(isinstance(bound, Tensor) for bound in given.values()):
-        return "values", [_values(operation, name, bound, x) for name, bound in given.items()]
+    floats = {name: bound for name, bound in given.items() if not isinstance(bound, Tensor)}
+    if len(floats) == len(given):
+        return "values", [_values(operation, name, bound, x) for name, bound in floats.items()]
     return "tensors", [_table(operation, name, bound, x) for name, bound in given.items()]
 
 

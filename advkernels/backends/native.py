@@ -1,5 +1,6 @@
 """The compiled operators: found, loaded and asked what they are."""
 
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -31,10 +32,9 @@ def why_missing(device_type: str) -> str | None:
 def bindings() -> ModuleType | None:
     """The pybind11 module of build facts and test doors, or None where it was not built for this Python."""
     try:
-        from advkernels import _bindings
+        return import_module("advkernels._bindings")
     except ImportError:
         return None
-    return _bindings
 
 
 _REASONS = {"cpu": _load("cpu", "not_built.txt"), "cuda": _load("cuda", "not_built_cuda.txt")}

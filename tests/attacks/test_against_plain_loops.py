@@ -16,11 +16,6 @@ EPSILON, ALPHA = 8 / 255, 2 / 255
 Start = Callable[[], Tensor]
 
 
-@pytest.fixture(autouse=True)
-def deterministic_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-
-
 @pytest.fixture
 def model(device: str) -> nn.Module:
     with torch.random.fork_rng():

@@ -130,16 +130,10 @@ def test_compare_goes_on_and_writes_one_table(
 
     assert main([*command, "--momentum", "0.8"]) == 2
     assert "all/standard holds a run with momentum 0.9, not 0.8" in capsys.readouterr().err
+    assert main([*command, "--momentum", "0.8", "--methods", "standard", "--overwrite"]) == 0
+    assert weights["standard"].stat().st_mtime_ns > written["standard"]
     assert main(["report", "all"]) == 0
     assert [row["method"] for row in results.read(folder / "all").rows] == ["standard", "fast"]
-
-
-def test_compare_can_start_anew(folder: Path) -> None:
-    command = ["compare", *SMALL, "--methods", "free", "--out", "all"]
-    assert main([*command, "--replays", "2"]) == 0
-    assert main([*command, "--replays", "3"]) == 2
-    assert main([*command, "--replays", "3", "--overwrite"]) == 0
-    assert results.read(folder / "all").rows[0]["setting"] == "m=3"
 
 
 def interrupted(*arguments: object, **settings: object) -> None:

@@ -14,11 +14,6 @@ def digits() -> data.ImageData:
     return data.load("digits", limit_test=60)
 
 
-@pytest.fixture(autouse=True)
-def deterministic_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-
-
 @pytest.fixture
 def model(device: str, digits: data.ImageData) -> nn.Module:
     """A small network after a few steps of Adam: some samples withstand an attack, some do not."""
@@ -83,9 +78,9 @@ def test_noise_does_not_depend_on_the_batch_size(
     monkeypatch.setattr(functional, "pgd", recorded)
     scores = []
     images = []
-    for batch_size in (60, 64, 7, 1):
+    for batch_size in (64, 60, 7):
         starts.clear()
-        scores.append(evaluate(model, digits, threat, steps=(4,), batch_size=batch_size).as_row())
+        scores.append(evaluate(model, digits, threat, steps=(2,), batch_size=batch_size).as_row())
         images.append(torch.cat(starts))
     assert all(torch.equal(image, images[0]) for image in images)
     # convolutions of another batch size may round otherwise and flip the sign of a gradient close to 0: two samples
