@@ -54,12 +54,15 @@ def image_variants(kernel: Any, absent: dict[str, Any]) -> dict[str, tuple[dict,
         for label, order, size, form in (
             ("grouped", contiguous, width, bounds.SCALAR),
             ("grouped channels", contiguous, width, bounds.VALUES),
+            ("grouped channels traced", contiguous, width, bounds.VALUES),
             ("grouped tables", contiguous, width, bounds.TABLE_BOTH),
             ("channels_last channels", last, 1, bounds.VALUES),
             ("strided", strided, 1, bounds.VALUES),
         ):
             forms = {name: form.value for name in ("ALPHA", "EPSILON", "LOWER", "UPPER") if name in kernel.arg_names}
             tables = {f"{name.lower()}0": "*fp32" for name in forms} if form is bounds.TABLE_BOTH else {}
+            if "traced" in label:  # torch.compile passes every float as float64
+                tables = dict.fromkeys((name for name in kernel.arg_names if name[-1].isdigit()), "fp64")
             sizes = {"ORDER": order, "WIDTH": size, "ROWS": geometry.PROGRAM // size, "WIDE": False, "CHANNELS": 3}
             variants[f"{label} {dtype}"] = (element | tables, forms | sizes | ({} if "tables" in label else absent))
     return variants
@@ -101,6 +104,7 @@ def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capab
         "local_memory": ".local" in ptx or bool(re.search(r"\b(LDL|STL)\b", code)),
         "shared_bytes": built.metadata.shared,
         "fused": len(re.findall(r"\bfma\.", ptx)) + len(re.findall(r"\b(FFMA|HFMA2\.(?!MMA)|HFMA2 )", code)),
+        "float64": len(re.findall(r"\b(?:add|sub|mul|div|fma|min|max|setp)\.\S*f64", ptx)),
         "flushes_subnormals": ".ftz" in ptx,
     }
 

@@ -44,11 +44,12 @@ def per_plane(forms: Sequence[int]) -> bool:
 @triton.jit
 def bound(first, second, third, fourth, sample, channel, CHANNELS: tl.constexpr, inside, FORM: tl.constexpr):
     """float32 bound of each group: a scalar, or (rows, 1)."""
+    # torch.compile passes a float as float64: rounded here, as an eager launch rounds it on the host.
     if FORM == SCALAR:
-        return first
+        return tl.cast(first, tl.float32)
     elif FORM == VALUES:
-        low = tl.where(channel == 0, first, second)
-        high = tl.where(channel == 2, third, fourth)
+        low = tl.where(channel == 0, tl.cast(first, tl.float32), tl.cast(second, tl.float32))
+        high = tl.where(channel == 2, tl.cast(third, tl.float32), tl.cast(fourth, tl.float32))
         return tl.where(channel < 2, low, high)
     else:
         index = tl.zeros_like(channel)

@@ -44,8 +44,8 @@ def widen(value):
 
 @triton.jit
 def narrow(value, dtype: tl.constexpr):
-    """float32 rounded to nearest even; bfloat16 by its bits, since the interpreter's own conversion truncates."""
-    if dtype == tl.bfloat16:
+    """float32 rounded to nearest even; by its bits in the interpreter, whose own conversion to bfloat16 does not."""
+    if INTERPRETED and dtype == tl.bfloat16:
         bits = value.to(tl.uint32, bitcast=True)
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
         bits = tl.where(value == value, rounded, 0x7FC0)

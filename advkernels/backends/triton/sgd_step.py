@@ -1,7 +1,7 @@
 """SGD with momentum on float32 masters: one launch for all tensors of the same dtypes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,9 +10,9 @@ import triton.language as tl
 from torch import Tensor
 
 from advkernels import checks
-from advkernels.backends.triton.addresses import device_table, kept_table
+from advkernels.backends.triton.addresses import device_table, kept_table, recent_table
 from advkernels.backends.triton.elements import load, multiply, store
-from advkernels.backends.triton.geometry import STRIDED, copy_back, memory_order
+from advkernels.backends.triton.geometry import STRIDED, memory_order
 from advkernels.backends.triton.launch import launch
 
 CHUNK = 2048  # elements of a program
@@ -130,76 +130,53 @@ def _sgd_step_kernel(
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Member:
-    """The tensors of one parameter, in one memory order: those given, or contiguous copies of all."""
-
-    param: Tensor
-    grad: Tensor
-    master: Tensor | None
-    momentum_buffer: Tensor | None
-    step: Tensor
-
-    @property
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        """Those of the parameter's shape."""
-        return self.param, self.grad, self.master, self.momentum_buffer
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """What the members of one launch have in common: the dtypes, and whether all are 16-byte aligned."""
-        dtypes = (None if tensor is None else tensor.dtype for tensor in self.tensors)
-        return *dtypes, all(tensor.data_ptr() % 16 == 0 for tensor in self.tensors if tensor is not None)
-
-    def walkable(self) -> "_Member":
-        """Itself, where element i of each tensor is its i-th in memory, else a copy of which that is true."""
-        if memory_order([tensor for tensor in self.tensors if tensor is not None]) != STRIDED.value:
-            return self
-        param, grad, master, momentum_buffer = map(_contiguous, self.tensors)
-        return _Member(param, grad, master, momentum_buffer, self.step)
+@triton.jit
+def _advance_kernel(table, tensors, found_inf, ROWS: tl.constexpr):
+    """Count the step of every tensor, after all have read it."""
+    rows = tl.arange(0, ROWS)
+    inside = rows < tensors
+    if found_inf is not None:
+        inside = rows < tl.where(tl.load(found_inf) == 0, tensors, 0)
+    step = tl.load(table + rows * COLUMNS + STEP, inside, other=0).to(tl.pointer_type(tl.int64))
+    tl.store(step, tl.load(step, inside) + 1, inside)
 
 
-def _contiguous(tensor: Any) -> Any:
-    return None if tensor is None else tensor.contiguous()
+@dataclass
+class _Launch:
+    """The parameters of one launch, alike in dtypes and alignment, and all or none of them copies."""
+
+    owner: Tensor
+    constants: dict[str, Any]
+    numbers: list[int] = field(default_factory=list)
+    "the table, row after row"
+    grads: list[int] = field(default_factory=list)
+    "addresses"
+    chunks: int = 0
+    copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    "what was given, and the contiguous copy that the kernel writes"
+
+    def run(self, scalars: Sequence[Any]) -> None:
+        """Launch; scalars: rate, inv_scale, found_inf and the settings."""
+        device, count = self.owner.device, len(self.grads)
+        table = device_table(self.numbers, device) if self.copies else kept_table(self.numbers, self.owner)
+        rows = {"ROWS": triton.next_power_of_2(count)}
+        if self.chunks:
+            arguments = [table, recent_table(self.grads, device), count, *scalars]
+            launch(_sgd_step_kernel, (self.chunks,), device, arguments, self.constants | rows)
+        launch(_advance_kernel, (1,), device, [table, count, scalars[2]], rows)
+        for given, copy in self.copies:
+            given.copy_(copy)
 
 
-def _check(params: Sequence[Tensor], **lists: Sequence[Tensor]) -> None:
-    """Every tensor there is has its parameter's shape and device."""
-    for name, tensors in lists.items():
-        for tensor, param in zip(tensors, params, strict=True):
-            if tensor.numel() > 0 or name == "grads":
-                checks.dense("sgd_step_", name, tensor)
-                checks.like("sgd_step_", name, tensor, param)
+def _walkable(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors, where element i of each is its i-th in memory, else contiguous copies."""
+    return [tensor.contiguous() for tensor in tensors] if memory_order(tensors) == STRIDED.value else tensors
 
 
-def _table(members: Sequence[_Member]) -> tuple[list[int], int]:
-    """The table's numbers, and how many chunks the members have."""
-    numbers, chunks = [], 0
-    for member in members:
-        pointers = (member.step, member.param, member.master, member.momentum_buffer)
-        addresses = (0 if tensor is None else tensor.data_ptr() for tensor in pointers)
-        numbers += [chunks, member.param.numel(), *addresses]
-        chunks += -(-member.param.numel() // CHUNK)
-    return numbers, chunks
-
-
-def _launch(members: Sequence[_Member], scalars: Sequence[Any], settings: dict[str, bool], keep: bool) -> None:
-    """One launch over members of one kind."""
-    first = members[0]
-    numbers, chunks = _table(members)
-    table = kept_table(numbers, first.param) if keep else device_table(numbers, first.param.device)
-    grads = device_table([member.grad.data_ptr() for member in members], first.param.device)
-    *dtypes, aligned = first.kind
+def _types(dtypes: Sequence[torch.dtype | None]) -> dict[str, Any]:
     names = ("PARAM_TYPE", "GRAD_TYPE", "MASTER_TYPE", "MOMENTUM_TYPE")
-    constants = {
-        **dict(zip(names, (_TYPES.get(dtype) for dtype in dtypes), strict=True)),
-        **settings,
-        "ALIGNED": aligned,
-        "ROWS": triton.next_power_of_2(len(members)),
-        "WIDTH": 4 if torch.float32 in dtypes else 8,
-        "CHUNK": CHUNK,
-    }
-    launch(_sgd_step_kernel, (chunks,), first.param.device, [table, grads, len(members), *scalars], constants)
+    types = {name: None if dtype is None else _TYPES[dtype] for name, dtype in zip(names, dtypes, strict=True)}
+    return types | {"WIDTH": 4 if torch.float32 in dtypes else 8}
 
 
 def sgd_step_(
@@ -217,25 +194,37 @@ def sgd_step_(
     nesterov: bool,
     maximize: bool,
 ) -> None:
-    """One launch for all tensors of the same dtypes, and one that advances the steps; see `reference.sgd_step_`."""
-    _check(params, grads=grads, masters=masters, momentum_buffers=momentum_buffers if momentum else params)
-    if not params:
-        return
-    device = params[0].device
-    rate = lr if lr.device == device else torch.full((), lr.item(), dtype=torch.float32, device=device)
-    scalars = [rate, inv_scale, found_inf, momentum, 1 - dampening, weight_decay]
-    settings = {"WEIGHT_DECAY": weight_decay != 0, "NESTEROV": nesterov, "MAXIMIZE": maximize}
-    launches: dict[tuple[Any, ...], list[tuple[_Member, _Member]]] = {}
+    """One launch for all tensors of the same dtypes, and one that advances their steps; see `reference.sgd_step_`."""
+    launches: dict[tuple[Any, ...], _Launch] = {}
+    settings = {"WEIGHT_DECAY": weight_decay != 0, "NESTEROV": nesterov, "MAXIMIZE": maximize, "CHUNK": CHUNK}
     for param, grad, master, buffer, step in zip(params, grads, masters, momentum_buffers, steps, strict=True):
-        if param.numel() > 0:
-            given = _Member(param, grad, master if master.numel() else None, buffer if momentum else None, step)
-            walked = given.walkable()
-            launches.setdefault((*walked.kind, walked is given), []).append((given, walked))
-    for (*_, in_place), pairs in launches.items():
-        _launch([walked for _, walked in pairs], scalars, settings, keep=in_place)
-        for given, walked in pairs:
-            copy_back((given.param, *given.tensors[2:]), (walked.param, *walked.tensors[2:]))
-    if found_inf is None:
-        torch._foreach_add_(list(steps), 1)
-    else:
-        torch._foreach_add_(list(steps), (found_inf == 0).to(torch.int64).reshape(()))
+        present = [param, grad]
+        has_master = master.numel() > 0
+        if has_master:
+            present.append(master)
+        if momentum:
+            present.append(buffer)
+        for tensor in present:
+            if tensor.shape != param.shape or tensor.device != param.device or tensor.dtype not in _TYPES:
+                checks.dense("sgd_step_", "tensors", tensor)
+                checks.like("sgd_step_", "tensors", tensor, param)
+        walked = _walkable(present)
+        addresses = [tensor.data_ptr() for tensor in walked]
+        aligned = all(address % 16 == 0 for address in addresses)
+        dtypes = (param.dtype, grad.dtype, master.dtype if has_master else None, buffer.dtype if momentum else None)
+        kind = (dtypes, aligned, walked is present)
+        if kind not in launches:
+            launches[kind] = _Launch(param, _types(dtypes) | settings | {"ALIGNED": aligned})
+        group = launches[kind]
+        numel = param.numel()
+        group.numbers += [group.chunks, numel, step.data_ptr(), addresses[0]]
+        group.numbers += [addresses[2] if has_master else 0, addresses[-1] if momentum else 0]
+        group.grads.append(addresses[1])
+        group.chunks += -(-numel // CHUNK)
+        if walked is not present:
+            group.copies += [(present[i], walked[i]) for i in range(len(present)) if i != 1]
+    if launches:
+        device = params[0].device
+        rate = lr if lr.device == device else torch.full((), lr.item(), dtype=torch.float32, device=device)
+        for group in launches.values():
+            group.run([rate, inv_scale, found_inf, momentum, 1 - dampening, weight_decay])
