@@ -54,6 +54,8 @@ def why_missing(name: str, device_type: str) -> str | None:
     if name == "native":
         return native.why_missing(device_type)
     if device_type == "cuda":
+        if torch.version.hip is not None:
+            return "the Triton kernels are written for NVIDIA GPUs"
         return _triton_import_error() if torch.cuda.is_available() else "no CUDA device"
     if device_type == "cpu" and env.interprets_triton():
         return _triton_import_error()

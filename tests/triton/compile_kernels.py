@@ -103,7 +103,8 @@ def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capab
         "narrow_stores": len(re.findall(narrow, ptx)),
         "local_memory": ".local" in ptx or bool(re.search(r"\b(LDL|STL)\b", code)),
         "shared_bytes": built.metadata.shared,
-        "fused": len(re.findall(r"\bfma\.", ptx)) + len(re.findall(r"\b(FFMA|HFMA2\.(?!MMA)|HFMA2 )", code)),
+        # All arithmetic is float32; HFMA2 is how ptxas moves constants.
+        "fused": len(re.findall(r"\bfma\.", ptx)) + len(re.findall(r"\bFFMA2?\b", code)),
         "float64": len(re.findall(r"\b(?:add|sub|mul|div|fma|min|max|setp)\.\S*f64", ptx)),
         "flushes_subnormals": ".ftz" in ptx,
     }

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -295,3 +296,19 @@ def test_backend_triton_is_chosen() -> None:
     reference.uniform_init_(wanted, x.cpu(), torch.tensor([3, 0]), [0.1], [0.0], [1.0])
     assert_same(delta, wanted)
     assert rng.draw == 1
+
+
+def test_table_is_kept_as_long_as_its_owner() -> None:
+    from advkernels.backends.triton.addresses import RECENT, kept_table
+
+    owner = torch.zeros(3, device=DEVICE)
+    first = kept_table([2**40 + 1, 7], owner)
+    assert first.tolist() == [2**40 + 1, 7]
+    assert kept_table([2**40 + 1, 7], owner) is first
+    assert kept_table([2**40 + 1, 7], torch.zeros(3, device=DEVICE)) is not first
+    gone = weakref.ref(first)
+    del first
+    assert gone() is not None
+    for number in range(RECENT):
+        kept_table([number], owner)
+    assert gone() is None

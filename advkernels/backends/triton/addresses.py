@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_kept = WeakTensorKeyDictionary()
+RECENT = 16  # tables that are kept of each kind
+
+_kept = WeakTensorKeyDictionary()  # owner -> recent tables, captured tables
 
 
 def device_table(numbers: Sequence[int], device: torch.device) -> Tensor:
@@ -21,14 +23,18 @@ def device_table(numbers: Sequence[int], device: torch.device) -> Tensor:
 
 
 def kept_table(numbers: Sequence[int], owner: Tensor) -> Tensor:
-    """`device_table`, kept for the next call as long as its owner lives, and so as long as a graph that uses both."""
-    tables = _kept.setdefault(owner, {})
+    """`device_table`, kept for the owner's next calls; one that a graph has captured, as long as the owner lives."""
+    recent, captured = _kept.setdefault(owner, ({}, {}))
     key = tuple(numbers)
-    if key in tables:
-        return tables[key]
-    table = device_table(numbers, owner.device)
-    if not _capturing(owner.device):  # a captured table is filled by the replay
-        tables[key] = table
+    table = recent.get(key)
+    if _capturing(owner.device):
+        if table is None:
+            return device_table(numbers, owner.device)  # the graph's own, filled by its replay
+        captured[key] = table
+    elif table is None:
+        while len(recent) >= RECENT:
+            del recent[next(iter(recent))]
+        table = recent[key] = device_table(numbers, owner.device)
     return table
 
 
@@ -39,7 +45,7 @@ def recent_table(numbers: Sequence[int], device: torch.device) -> Tensor:
     return _recent(tuple(numbers), device, torch.cuda.current_stream(device).cuda_stream)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=RECENT)
 def _recent(numbers: tuple[int, ...], device: torch.device, stream: int) -> Tensor:
     return device_table(numbers, device)
 
