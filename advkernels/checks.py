@@ -90,6 +90,9 @@ def _disjoint(operation: str, present: list[tuple[str, Tensor]], first_written: 
 
 def bounds(operation: str, x: Tensor, **given: float | Sequence[float] | Tensor) -> tuple[str, list]:
     """The overload and the bounds in its form: ("values", lists of floats) or ("tensors", (N|1, C|1) tables)."""
+    usual = [[bound] for bound in given.values() if type(bound) is float and 0.0 <= bound < math.inf]
+    if len(usual) == len(given):
+        return "values", usual
     floats = {name: bound for name, bound in given.items() if not isinstance(bound, Tensor)}
     if len(floats) == len(given):
         return "values", [_values(operation, name, bound, x) for name, bound in floats.items()]
@@ -101,8 +104,6 @@ def _channels(x: Tensor) -> int:
 
 
 def _values(operation: str, name: str, bound: float | Sequence[float], x: Tensor) -> list[float]:
-    if isinstance(bound, float) and 0.0 <= bound < math.inf:
-        return [bound]
     if isinstance(bound, (int, float)):
         values = [float(bound)]
     else:
@@ -170,7 +171,7 @@ def _ordered(tensor: Tensor) -> bool:
 
 def _span(tensor: Tensor) -> tuple[int, int]:
     """First byte and the one behind the last, as addresses; nothing where there is no memory (meta, fake)."""
-    if isinstance(tensor, FakeTensor):
+    if type(tensor) is not Tensor and isinstance(tensor, FakeTensor):
         return 0, 0
     start = tensor.data_ptr()
     if start == 0 or tensor.is_contiguous():

@@ -72,8 +72,9 @@ def _triton_import_error() -> str | None:
 
 def fastest(device_type: str) -> str:
     """The backend that "auto" means on such a device; the interpreter is never meant."""
-    names = ("native", "triton") if device_type == "cuda" else ("native",)
-    return next((name for name in names if why_missing(name, device_type) is None), "reference")
+    if native.why_missing(device_type) is None:
+        return "native"
+    return "triton" if device_type == "cuda" and why_missing("triton", device_type) is None else "reference"
 
 
 def choose(device_type: str) -> str:

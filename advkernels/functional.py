@@ -128,7 +128,10 @@ def uniform_init(
     return uniform_init_(delta, x, epsilon, lower, upper, rng=rng, sample_index=sample_index, out=out)
 
 
-def _mark_written(*tensors: Tensor | None) -> None:
+def _mark_written(delta: Tensor, out: Tensor | None) -> None:
     """Advance the version counters, so that autograd notices a saved tensor that was overwritten."""
-    if not torch.compiler.is_compiling():
-        torch.autograd.graph.increment_version([tensor for tensor in tensors if tensor is not None])
+    if torch.compiler.is_compiling():
+        return
+    torch.autograd.graph.increment_version(delta)
+    if out is not None:
+        torch.autograd.graph.increment_version(out)

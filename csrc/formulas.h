@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #if defined(__CUDACC__)
 #define AK_FUNCTION __host__ __device__ __forceinline__
@@ -26,8 +27,23 @@ AK_FUNCTION float clamp(float d, float low, float high) {
     return low > capped ? low : capped;
 }
 
-// alpha sign(g); sign(NaN) = 0, as torch.sign.
-AK_FUNCTION float signed_step(float alpha, float g) { return g > 0.0f ? alpha : g < 0.0f ? -alpha : 0.0f; }
+AK_FUNCTION float float_from_bits(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+AK_FUNCTION uint32_t bits_from_float(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// alpha sign(g); sign(NaN) = 0, as torch.sign. One comparison: those are what the loop's speed hangs on.
+AK_FUNCTION float signed_step(float alpha, float g) {
+    const float step = float_from_bits(bits_from_float(alpha) ^ (bits_from_float(g) & 0x80000000u));
+    return g < 0.0f || g > 0.0f ? step : 0.0f;
+}
 
 // Into the box [lower, upper] of x + d; a NaN in d or x gives NaN, as torch.minimum and torch.maximum.
 AK_FUNCTION float project(float d, float x, float lower, float upper) {

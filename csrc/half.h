@@ -3,8 +3,6 @@
 // torch.
 #pragma once
 
-#include <cstring>
-
 #include "formulas.h"
 
 namespace advkernels {
@@ -15,18 +13,6 @@ struct BFloat16 {
 struct Float16 {
     uint16_t bits;
 };
-
-AK_FUNCTION float float_from_bits(uint32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-AK_FUNCTION uint32_t bits_from_float(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
 
 AK_FUNCTION float to_float(float value) { return value; }
 
