@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_DIMS = 8  # of the native loops
+FLOAT32_MAX = torch.finfo(torch.float32).max
 
 
 def wrong(operation: str, argument: str, wanted: str, got: object) -> str:
@@ -22,6 +25,8 @@ def images(operation: str, x: Tensor, read: dict[str, Tensor], written: dict[str
     """
     if not isinstance(x, Tensor):
         raise TypeError(wrong(operation, "x", "a tensor", type(x).__name__))
+    if x.dim() > MAX_DIMS:
+        raise ValueError(wrong(operation, "x", f"at most {MAX_DIMS} dimensions", x.dim()))
     shape, device = x.shape, x.device
     present = [("x", x), *read.items(), *((name, tensor) for name, tensor in written.items() if tensor is not None)]
     for argument, tensor in present:
@@ -39,6 +44,8 @@ def images(operation: str, x: Tensor, read: dict[str, Tensor], written: dict[str
 
 def dense(operation: str, argument: str, tensor: Tensor) -> None:
     """A dense floating-point tensor of a supported dtype."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(wrong(operation, argument, "a tensor", type(tensor).__name__))
     if tensor.dtype not in DTYPES:
         raise TypeError(wrong(operation, argument, "float32, bfloat16 or float16", tensor.dtype))
     if tensor.layout is not torch.strided:
@@ -90,7 +97,7 @@ def _disjoint(operation: str, present: list[tuple[str, Tensor]], first_written: 
 
 def bounds(operation: str, x: Tensor, **given: float | Sequence[float] | Tensor) -> tuple[str, list]:
     """The overload and the bounds in its form: ("values", lists of floats) or ("tensors", (N|1, C|1) tables)."""
-    usual = [[bound] for bound in given.values() if type(bound) is float and 0.0 <= bound < math.inf]
+    usual = [[bound] for bound in given.values() if type(bound) is float and 0.0 <= bound <= FLOAT32_MAX]
     if len(usual) == len(given):
         return "values", usual
     floats = {name: bound for name, bound in given.items() if not isinstance(bound, Tensor)}
@@ -104,12 +111,12 @@ def _channels(x: Tensor) -> int:
 
 
 def _values(operation: str, name: str, bound: float | Sequence[float], x: Tensor) -> list[float]:
-    if isinstance(bound, (int, float)):
+    if isinstance(bound, Real):
         values = [float(bound)]
     else:
         try:
             values = [float(value) for value in bound]
-        except TypeError:
+        except (TypeError, ValueError):
             wanted = "a float, floats per channel or a tensor"
             raise TypeError(wrong(operation, name, wanted, type(bound).__name__)) from None
         if len(values) != 1 and len(values) != _channels(x):  # comparisons that torch.compile can trace
@@ -125,8 +132,9 @@ def _range(operation: str, name: str, values: Sequence[float]) -> None:
             raise ValueError(wrong(operation, name, "a number", value))
         if name == "epsilon" and value < 0:
             raise ValueError(wrong(operation, name, "a radius of at least 0", value))
-        if name in ("alpha", "epsilon") and math.isinf(value):
-            raise ValueError(wrong(operation, name, "a finite number", value))
+        beyond = abs(value) > FLOAT32_MAX
+        if beyond and (name in ("alpha", "epsilon") or not math.isinf(value)):
+            raise ValueError(wrong(operation, name, "a finite float32 number", value))
 
 
 def _table(operation: str, name: str, bound: float | Sequence[float] | Tensor, x: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from advkernels.backends import native
 
 def describe() -> str:
     """Versions, build facts and the state of every backend on every device type, as plain text."""
-    devices = ["cpu", "cuda"]
     lines = [
         f"advkernels {advkernels.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"{platform.machine()}",
@@ -19,10 +18,11 @@ def describe() -> str:
         f"ADVKERNELS_BACKEND: {env.backend()}",
         *_build(),
     ]
-    for device in devices:
+    for device, present in (("cpu", True), ("cuda", torch.cuda.is_available())):
+        available = "available" if present else "available, but no CUDA device"
         for name in env.BACKENDS[1:]:
             reason = dispatch.why_missing(name, device)
-            state = "available" if reason is None else f"missing: {reason}"
+            state = available if reason is None else f"missing: {reason}"
             lines.append(f"{device:5} {name:10} {state}")
         lines.append(f"{device:5} {'auto':10} uses {dispatch.fastest(device)}")
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """SGD on float32 master weights of half-precision parameters, a list of tensors in one operation."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,7 +24,9 @@ class MasterSGD(torch.optim.Optimizer):
     master_weights: False updates the half-precision parameters directly, momentum in their dtype, as apex's O2 did
         by default in the report's code
 
-    Raises: ValueError or TypeError where a setting, parameter or gradient is not of these.
+    `step` takes no gradient scale: with torch.amp.GradScaler use float32 parameters, or unscale before.
+
+    Raises: ValueError or TypeError where a setting, parameter or gradient is not of these; nothing is updated then.
     Source: Micikevicius et al. 2018, "Mixed precision training", section 3.1; torch.optim.SGD's rule.
     """
 
@@ -39,12 +42,16 @@ class MasterSGD(torch.optim.Optimizer):
         master_weights: bool = True,
     ) -> None:
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
-            if not isinstance(value, Tensor) and not value >= 0:
-                raise ValueError(checks.wrong("MasterSGD", name, "at least 0", value))
+            if not isinstance(value, Tensor) and not 0 <= value < math.inf:
+                raise ValueError(checks.wrong("MasterSGD", name, "a finite number of at least 0", value))
+        if not math.isfinite(dampening):
+            raise ValueError(checks.wrong("MasterSGD", "dampening", "a finite number", dampening))
+        if isinstance(lr, Tensor) and (lr.dim() != 0 or not lr.is_floating_point()):
+            got = f"{lr.dtype} of shape {tuple(lr.shape)}"
+            raise ValueError(checks.wrong("MasterSGD", "lr", "a float or a 0-dim floating-point tensor", got))
         if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError(
-                checks.wrong("MasterSGD", "nesterov", "momentum > 0 and no dampening", f"{momentum} and {dampening}")
-            )
+            got = f"{momentum} and {dampening}"
+            raise ValueError(checks.wrong("MasterSGD", "nesterov", "momentum > 0 and no dampening", got))
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -71,7 +78,8 @@ class MasterSGD(torch.optim.Optimizer):
         params = [param for group in self.param_groups for param in group["params"]]
         for index, param in zip(saved, params, strict=True):
             for name, value in state_dict["state"].get(index, {}).items():
-                self.state[param][name] = value.detach().to(param.device, copy=True)
+                if isinstance(value, Tensor):
+                    self.state[param][name] = value.detach().to(param.device, copy=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -80,23 +88,24 @@ class MasterSGD(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        updates = [(group, param) for group in self.param_groups for param in group["params"] if param.grad is not None]
+        for _, param in updates:
+            _check_gradient(param)
         for group in self.param_groups:
-            params = [param for param in group["params"] if param.grad is not None]
-            for device in {param.device for param in params}:
-                self._update(group, [param for param in params if param.device == device], device)
+            for device in dict.fromkeys(param.device for param in group["params"]):
+                self._update(group, [p for g, p in updates if g is group and p.device == device], device)
         return loss
 
     def _update(self, group: dict[str, Any], params: list[Tensor], device: torch.device) -> None:
-        grads = [_checked(param.grad, param) for param in params]
         states = [self._state(param, group) for param in params]
         lr = group["lr"]
         pick("sgd_step_", device)(
             params,
-            grads,
+            [param.grad for param in params],
             [state["master"] for state in states],
             [state["momentum_buffer"] for state in states],
             [state["step"] for state in states],
-            lr if isinstance(lr, Tensor) else torch.tensor(lr, dtype=torch.float32),
+            lr.to(torch.float32) if isinstance(lr, Tensor) else torch.tensor(lr, dtype=torch.float32),
             None,
             None,
             group["momentum"],
@@ -108,23 +117,27 @@ class MasterSGD(torch.optim.Optimizer):
         torch.autograd.graph.increment_version(params)
 
     def _state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        """The parameter's state; what is not there yet (or was loaded from torch.optim.SGD) is made."""
         state = self.state[param]
-        if not state:
-            masters = group["master_weights"]
-            absent = param.new_empty(0, dtype=torch.float32)
-            half = param.dtype != torch.float32
-            state["step"] = torch.zeros((), dtype=torch.int64, device=param.device)
-            state["master"] = param.detach().float() if masters and half else absent
-            buffer_dtype = torch.float32 if masters else param.dtype
-            state["momentum_buffer"] = (
-                torch.zeros_like(param, dtype=buffer_dtype) if group["momentum"] else absent.clone()
-            )
+        buffer = state.get("momentum_buffer")
+        if "step" not in state:
+            state["step"] = torch.full((), int(buffer is not None), dtype=torch.int64, device=param.device)
+        if _absent(state.get("master")):
+            keep = group["master_weights"] and param.dtype != torch.float32
+            state["master"] = param.detach().float() if keep else param.new_empty(0, dtype=torch.float32)
+        if _absent(buffer):
+            dtype = torch.float32 if group["master_weights"] else param.dtype
+            made = torch.zeros_like(param, dtype=dtype) if group["momentum"] else param.new_empty(0, dtype=dtype)
+            state["momentum_buffer"] = made
         return state
 
 
-def _checked(grad: Tensor | None, param: Tensor) -> Tensor:
-    if not isinstance(grad, Tensor):
-        raise TypeError(checks.wrong("MasterSGD", "grad", "a tensor", type(grad).__name__))
+def _absent(tensor: Tensor | None) -> bool:
+    return tensor is None or tensor.numel() == 0
+
+
+def _check_gradient(param: Tensor) -> None:
+    grad = param.grad
+    assert grad is not None
     checks.dense("MasterSGD", "grad", grad)
     checks.like("MasterSGD", "grad", grad, param)
-    return grad

@@ -1,10 +1,12 @@
 """The state of the random numbers: a seed and a draw counter in one device tensor."""
 
+from numbers import Integral
 from typing import Any
 
 import torch
 
 _INT64_MAX = 2**63 - 1
+_MAX_DRAWS = 2**48
 
 
 class PhiloxState:
@@ -16,14 +18,16 @@ class PhiloxState:
     seed: int in [0, 2**63)
     device: where the int64 tensor of shape (2,), (seed, draw), lives
 
-    Raises: ValueError where seed is out of range.
+    Raises: TypeError or ValueError where seed is no int or out of range.
     Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
     """
 
     def __init__(self, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        if not isinstance(seed, Integral):
+            raise TypeError(f"PhiloxState: seed: wanted an int, got {type(seed).__name__}")
         if not 0 <= seed <= _INT64_MAX:
             raise ValueError(f"PhiloxState: seed: wanted an int in [0, 2**63), got {seed}")
-        self.tensor = torch.tensor([seed, 0], dtype=torch.int64, device=device)
+        self.tensor = torch.tensor([int(seed), 0], dtype=torch.int64, device=device)
 
     @property
     def seed(self) -> int:
@@ -40,7 +44,15 @@ class PhiloxState:
         return {"tensor": self.tensor.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state in place: a captured graph goes on with it."""
+        """Take over a state in place: a captured graph goes on with it.
+
+        Raises: ValueError where it is not a seed and a draw counter below 2**48, as CUDA's counters are.
+        """
+        tensor = state.get("tensor")
+        if not isinstance(tensor, torch.Tensor) or tensor.shape != (2,) or tensor.dtype != torch.int64:
+            raise ValueError(f"PhiloxState: state: wanted an int64 tensor (2,) by the name 'tensor', got {state}")
+        if not 0 <= int(tensor[1]) < _MAX_DRAWS:
+            raise ValueError(f"PhiloxState: state: wanted a draw counter in [0, 2**48), got {int(tensor[1])}")
         self.tensor.copy_(state["tensor"])
 
     def __repr__(self) -> str:

@@ -16,7 +16,9 @@ def _load(device_type: str, note: str) -> str | None:
     libraries = sorted(_PACKAGE.glob(f"_operators_{device_type}*.so"))
     if not libraries:
         file = _PACKAGE / note
-        return file.read_text().strip() if file.exists() else "the extension was not built; run `pip install .`"
+        if file.exists():
+            return file.read_text().strip()
+        return f"the extension was not built; run `pip install .` (no _operators_{device_type}*.so in {_PACKAGE})"
     try:
         torch.ops.load_library(str(libraries[0]))
     except OSError as error:

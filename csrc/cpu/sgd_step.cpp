@@ -102,9 +102,10 @@ void sgd_step_cpu(std::vector<Tensor> params, std::vector<Tensor> grads, std::ve
     std::vector<Chunk> chunks;
     for (size_t i = 0; i < params.size(); ++i) {
         const bool has_master = masters[i].numel() > 0;
+        check_image(kName, "params", params[i], params[i]);
         check_image(kName, "grads", grads[i], params[i]);
-        STD_TORCH_CHECK(steps[i].numel() == 1 && steps[i].scalar_type() == ScalarType::Long, kName,
-                        ": steps: wanted one int64 a parameter");
+        STD_TORCH_CHECK(steps[i].numel() == 1 && steps[i].scalar_type() == ScalarType::Long && steps[i].is_cpu(), kName,
+                        ": steps: wanted one int64 a parameter, on its device");
         const Loop loop = memory_loop(params[i]);
         Parameter& p = parameters[i];
         p = {loop, operand(loop, params[i]), operand(loop, grads[i]), {}, {}, has_master, false};

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,10 @@ BAD: list[tuple[str, Callable[[dict], dict], type[Exception], str]] = [
     ("negative channel", lambda a: {"epsilon": (0.1, -0.1, 0.1)}, ValueError, "sign_step_: epsilon: wanted a radius"),
     ("NaN epsilon", lambda a: {"epsilon": float("nan")}, ValueError, "sign_step_: epsilon: wanted a number"),
     ("infinite alpha", lambda a: {"alpha": float("inf")}, ValueError, "sign_step_: alpha: wanted a finite"),
+    ("beyond float32", lambda a: {"epsilon": 1e39}, ValueError, "sign_step_: epsilon: wanted a finite float32"),
+    ("word", lambda a: {"alpha": "0.1"}, TypeError, "sign_step_: alpha: wanted a float.*str"),
+    ("dimensions", lambda a: {"x": a["x"].view(4, 3, 8, 8, 1, 1, 1, 1, 1)}, ValueError, "x: wanted at most 8 dim.*9"),
+    ("array", lambda a: {"x": a["x"].cpu().numpy()}, TypeError, "sign_step_: x: wanted a tensor, got ndarray"),
     ("channels", lambda a: {"alpha": (0.1, 0.2)}, ValueError, "sign_step_: alpha: wanted 1 or 3 floats"),
     ("text", lambda a: {"alpha": None}, TypeError, "sign_step_: alpha: wanted a float.*NoneType"),
     ("bare per-sample", lambda a: {"epsilon": a["x"].new_ones(4)}, ValueError, r"epsilon: wanted \(3,\).*got \(4,\)"),
@@ -106,6 +111,37 @@ def test_uniform_init_refuses(device: str, backend: str) -> None:
     with pytest.raises(ValueError, match="memory of its own"):
         ak.uniform_init_(x, x, 0.1, rng=rng)
     assert rng.draw == 0
+
+
+def test_numbers_of_numpy_and_python_are_floats(device: str, backend: str) -> None:
+    x = torch.full(SHAPE, 0.5, device=device)
+    results = [
+        ak.sign_step(torch.zeros_like(x), torch.ones_like(x), x, alpha, 1)
+        for alpha in (0.25, np.float32(0.25), np.float64(0.25), (np.float32(0.25),) * 3)
+    ]
+    assert all(torch.equal(result, torch.full_like(x, 0.25)) for result in results)
+    with pytest.raises(TypeError, match="sign_step: delta: wanted a tensor, got float"):
+        ak.sign_step(0.0, x, x, 0.1, 0.2)
+
+
+def test_state_of_random_numbers_refuses() -> None:
+    for seed in ("a", 1.5):
+        with pytest.raises(TypeError, match="PhiloxState: seed: wanted an int"):
+            ak.PhiloxState(seed)
+    for tensor in (torch.tensor(7), torch.tensor([0, 2**48]), torch.tensor([0.0, 1.0])):
+        with pytest.raises(ValueError, match="PhiloxState: state: wanted"):
+            ak.PhiloxState(0).load_state_dict({"tensor": tensor})
+
+
+def test_raw_sgd_step_refuses_dtypes_it_does_not_know() -> None:
+    if ak.dispatch.native.why_missing("cpu") is not None:
+        pytest.skip(str(ak.dispatch.native.why_missing("cpu")))
+    for dtype in (torch.float64, torch.int8):
+        param = torch.ones(4, dtype=dtype)
+        lists = [[param], [param.clone()], [torch.empty(0)], [torch.zeros(4)], [torch.tensor(0)]]
+        with pytest.raises(RuntimeError, match="sgd_step_: params: wanted float32"):
+            torch.ops.advkernels.sgd_step_(*lists, torch.tensor(0.1), None, None, 0.9, 0.0, 0.0, False, False)
+        assert torch.equal(param, torch.ones(4, dtype=dtype))
 
 
 def test_native_operators_refuse_what_would_break_memory() -> None:

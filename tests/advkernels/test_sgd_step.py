@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def parameters(device: str, seed: int) -> list[torch.nn.Parameter]:
 
 
 @pytest.mark.parametrize(
-    ("setting", "weight_decay", "maximize"), itertools.product(SETTINGS, [0.0, 5e-4], [False, True])
+    ("setting", "weight_decay", "maximize"), list(itertools.product(SETTINGS, [0.0, 5e-4], [False, True]))
 )
 def test_master_sgd_equals_the_rule(
     setting: dict, weight_decay: float, maximize: bool, device: str, backend: str
@@ -160,17 +161,54 @@ def test_learning_rate_as_a_tensor(device: str, backend: str) -> None:
 
 def test_refusals(device: str, backend: str) -> None:
     param = torch.nn.Parameter(torch.ones(4, 2, device=device))
-    with pytest.raises(ValueError, match="MasterSGD: lr: wanted at least 0, got -1"):
-        ak.MasterSGD([param], lr=-1)
+    for name, value in (("lr", -1), ("lr", math.inf), ("momentum", math.inf), ("dampening", math.nan)):
+        with pytest.raises(ValueError, match=f"MasterSGD: {name}: wanted a finite number.*{value}"):
+            ak.MasterSGD([param], **{"lr": 1, name: value})
+    with pytest.raises(ValueError, match="MasterSGD: lr: wanted a float or a 0-dim"):
+        ak.MasterSGD([param], lr=torch.ones(2))
     with pytest.raises(ValueError, match="MasterSGD: nesterov: wanted momentum > 0"):
         ak.MasterSGD([param], lr=1, nesterov=True)
     with pytest.raises(TypeError, match=r"MasterSGD: params: wanted float32.*float64"):
         ak.MasterSGD([torch.nn.Parameter(torch.ones(4, dtype=torch.float64))], lr=1)
-    optimizer = ak.MasterSGD([param], lr=1)
+    first = torch.nn.Parameter(torch.ones(3, device=device))
+    first.grad = torch.ones(3, device=device)
+    optimizer = ak.MasterSGD([{"params": [first]}, {"params": [param]}], lr=1)
     param.grad = torch.ones(4, 2, device=device).to_sparse()
     with pytest.raises(TypeError, match="MasterSGD: grad: wanted a dense"):
         optimizer.step()
     assert torch.equal(param.detach(), torch.ones(4, 2, device=device))
+    assert torch.equal(first.detach(), torch.ones(3, device=device))
+
+
+def test_goes_on_from_torch_sgd(device: str, backend: str) -> None:
+    ours, theirs = (torch.nn.Parameter(torch.ones(50, device=device)) for _ in range(2))
+    optimizer = torch.optim.SGD([theirs], lr=0.5, momentum=0.5)
+    follower = ak.MasterSGD([ours], lr=0.5, momentum=0.5)
+    for update in range(3):
+        theirs.grad = torch.full((50,), 0.25, device=device)
+        optimizer.step()
+        if update == 0:
+            follower.load_state_dict({**optimizer.state_dict(), "param_groups": follower.state_dict()["param_groups"]})
+            with torch.no_grad():
+                ours.copy_(theirs)
+            continue
+        ours.grad = theirs.grad.clone()
+        follower.step()
+    assert torch.equal(ours, theirs)  # powers of two: no rounding
+
+
+def test_momentum_and_half_precision_may_come_later(device: str, backend: str) -> None:
+    param = torch.nn.Parameter(torch.ones(50, device=device))
+    optimizer = ak.MasterSGD([param], lr=0.5)
+    param.grad = torch.full_like(param, 0.25)
+    optimizer.step()
+    param.data = param.data.to(torch.bfloat16)
+    param.grad = torch.full((50,), 0.25, dtype=torch.bfloat16, device=device)
+    optimizer.param_groups[0]["momentum"] = 0.5
+    optimizer.step()
+    optimizer.step()
+    master = optimizer.state[param]["master"]
+    assert torch.equal(master, torch.full((50,), 0.875 - 0.5 * 0.25 - 0.5 * 0.375, device=device))
 
 
 def test_state_dict_resumes_bit_for_bit(device: str, backend: str) -> None:
