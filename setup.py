@@ -19,7 +19,8 @@ STABLE_ABI_MACRO = f"-DTORCH_TARGET_VERSION=0x{STABLE_ABI[0]:02x}{STABLE_ABI[1]:
 FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fvisibility=hidden"]
 NVCC_FLAGS = ["-O3", "-std=c++20", "--fmad=false", "-Xcompiler=-fPIC,-fvisibility=hidden", "-diag-suppress=20013,20015"]
 CUDA_ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
-COMPILER = os.environ.get("CXX", "c++")
+COMPILER = (os.environ.get("CXX") or "c++").split()
+HOST_COMPILER = [word for word in COMPILER if not word.startswith("-")][-1]  # without a launcher as in "ccache g++"
 CUDA_OPERATORS = "advkernels._operators_cuda"
 
 
@@ -58,7 +59,7 @@ class Build(BuildExtension):
         target.parent.mkdir(parents=True, exist_ok=True)
         sources = sorted(map(str, (ROOT / "csrc" / "cuda").glob("*.cu")))
         command = [find_nvcc(), "-shared", "-o", str(target), *sources, *NVCC_FLAGS, *cuda_architectures()]
-        command += [f"-ccbin={COMPILER.split()[0]}", f"--threads={os.environ.get('MAX_JOBS', os.cpu_count())}"]
+        command += [f"-ccbin={HOST_COMPILER}", f"--threads={os.environ.get('MAX_JOBS', os.cpu_count())}"]
         command += ["-DUSE_CUDA", STABLE_ABI_MACRO, *(f"-I{path}" for path in include_paths())]
         # libtorch.so brings the rest of torch, libtorch_cuda.so too where this torch has one.
         command += ["-cudart=static", *(f"-L{path}" for path in library_paths()), "-Xlinker=--no-as-needed", "-ltorch"]
@@ -92,7 +93,7 @@ def extensions(cuda: bool) -> list[Extension]:
         extra_compile_args=FLAGS,
         define_macros=[
             ("AK_BUILD_TORCH", f'"{torch.__version__}"'),
-            ("AK_BUILD_COMPILER", f'"{first_line(*COMPILER.split(), "--version")}"'),
+            ("AK_BUILD_COMPILER", f'"{first_line(*COMPILER, "--version")}"'),
             ("AK_BUILD_CUDA", f'"{cuda_facts() if cuda else "none"}"'),
             ("AK_STABLE_ABI", f'"{STABLE_ABI[0]}.{STABLE_ABI[1]}"'),
         ],
@@ -113,8 +114,11 @@ def note(name: str, reason: str | None) -> None:
         file.write_text(reason + "\n")
 
 
-reason = reason_not_to_build("NATIVE", f"C++ compiler {COMPILER!r}", shutil.which(COMPILER.split()[0]) is not None)
+has_compiler = all(shutil.which(word) for word in (COMPILER[0], HOST_COMPILER))
+reason = reason_not_to_build("NATIVE", f"C++ compiler {' '.join(COMPILER)!r}", has_compiler)
 cuda_reason = reason_not_to_build("CUDA", "nvcc", find_nvcc() is not None)
+if reason and ENV["build_cuda"]() == "1":
+    raise SystemExit(f"ADVKERNELS_BUILD_CUDA=1 needs the C++ operators too, but they are left out: {reason}")
 note("not_built.txt", reason)
 note("not_built_cuda.txt", reason or cuda_reason)
 

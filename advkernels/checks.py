@@ -111,7 +111,7 @@ def _channels(x: Tensor) -> int:
 
 
 def _values(operation: str, name: str, bound: float | Sequence[float], x: Tensor) -> list[float]:
-    if isinstance(bound, Real):
+    if isinstance(bound, (float, Real)):
         values = [float(bound)]
     else:
         try:

@@ -27,7 +27,7 @@ class PhiloxState:
             raise TypeError(f"PhiloxState: seed: wanted an int, got {type(seed).__name__}")
         if not 0 <= seed <= _INT64_MAX:
             raise ValueError(f"PhiloxState: seed: wanted an int in [0, 2**63), got {seed}")
-        self.tensor = torch.tensor([int(seed), 0], dtype=torch.int64, device=device)
+        self.tensor: torch.Tensor = torch.tensor([int(seed), 0], dtype=torch.int64, device=device)
 
     @property
     def seed(self) -> int:

@@ -1,28 +1,9 @@
-"""The command line: `freefast train|evaluate|compare|report|info`.
+"""The entry point: every end of a command has its exit code, every error one line."""
 
-Exit codes: 0 done, 2 bad input (one line on standard error), 130 interrupted.
-"""
-
-import contextlib
-import io
-import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
 
-import tyro
-
-from advkernels import BackendUnavailable
-from freefast.commands import Compare, Evaluate, Info, Report, Train
 from freefast.errors import UserError
-
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
-    | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
-    | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
-    | Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +12,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: arguments without the program's name; None takes the process's own
     """
     try:
-        _parse(argv).run()
-    except (UserError, BackendUnavailable, OSError) as error:
-        return _fail(str(error))
+        _run(argv)
+    except (UserError, OSError) as error:
+        print(f"freefast: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as interrupt:
         print(f"freefast: interrupted {interrupt}".strip(), file=sys.stderr)
         return 130
@@ -42,29 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Report | Info:
-    said = io.StringIO()
+def _run(argv: Sequence[str] | None) -> None:
     try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(Command, prog="freefast", description=__doc__, args=argv)
-    except SystemExit as stop:
-        if stop.code:
-            raise UserError(_message(said.getvalue())) from None
-        raise
-
-
-def _message(box: str) -> str:
-    """The first part of what tyro says in a box of several lines, without its title, in one line."""
-    words: list[str] = []
-    for line in box.splitlines()[1:]:
-        text = line.strip("│ ")
-        if not set(text) <= set("-─"):
-            words.append(text)
-        elif words:
-            break
-    return re.sub(r"^Error parsing [A-Z]\w*: ", "", " ".join(words))
-
-
-def _fail(message: str) -> int:
-    print(f"freefast: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+        from freefast import arguments  # takes seconds, which an interrupt may end
+    except ValueError as error:  # ADVKERNELS_BACKEND
+        raise UserError(str(error)) from error
+    arguments.run(argv)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from advkernels import info
 from freefast import reporting
-from freefast.compare import PRESETS, CompareConfig, compare, summarize
+from freefast.compare import PRESETS, CompareConfig, compare, require_settings, summarize
 from freefast.config import METHODS, TrainConfig
 from freefast.errors import UserError
 from freefast.progress import bars
@@ -65,7 +65,7 @@ class Evaluate:
     """Run folder, of a finished or an interrupted run."""
 
     steps: tuple[int, ...] | None = None
-    """PGD steps (default: the run's own)."""
+    """PGD steps (default: the run's own); accuracies of others stay in the row if all other settings are the same."""
 
     restarts: int | None = None
     """Random starts (default: the run's own)."""
@@ -85,8 +85,11 @@ class Evaluate:
         device = setup.pick_device(self.device)
         data = setup.make_data(config)
         model = results.load_model(folder, config, data).to(device)
+        before = reporting.results.read(folder.path) if (folder.path / "results.json").exists() else None
+        environment = _environment(before, device)
+        row_before = before.rows[-1] if before and before.rows else None
         with setup.runtime(config, device), bars() as progress:
-            row = results.finish(config, folder, model, data, _environment(folder, device), progress)
+            row = results.finish(config, folder, model, data, environment, progress, row_before)
         _print([row], folder.path)
 
 
@@ -102,7 +105,7 @@ class Compare(CompareConfig):
     given."""
 
     overwrite: bool = False
-    """Train every method anew."""
+    """Train every method anew, whatever the folder holds."""
 
     def run(self) -> None:
         """Compare and print the table."""
@@ -110,6 +113,8 @@ class Compare(CompareConfig):
         if self.preset is not None:
             changes = _changes("--preset", config, CompareConfig(), ("seed", "out", "device"))
             config = dataclasses.replace(PRESETS[self.preset], **changes)
+            if not self.overwrite:
+                require_settings(config)
         with _hint("the same command without --overwrite", config.out), bars() as progress:
             rows = compare(config, overwrite=self.overwrite or self.preset is not None, progress=progress)
         _print(rows, config.out)
@@ -131,6 +136,8 @@ class Report:
         if self.out is None and len(self.folders) != 1:
             raise UserError("--out: wanted a folder for the report of several runs")
         out = self.out or self.folders[0]
+        if (out / "config.json").exists() and {out.resolve()} != {folder.resolve() for folder in self.folders}:
+            raise UserError(f"--out: {out} holds a run, wanted another folder")
         _print(summarize(runs, out, sorted(out.glob("examples_*.png"))), out)
 
 
@@ -156,13 +163,13 @@ def _changes(option: str, given: Kind, natural: Kind, allowed: Sequence[str]) ->
     return changes
 
 
-def _environment(folder: RunFolder, device: torch.device) -> dict[str, Any]:
-    """Where the run was trained, as far as the folder knows, and what evaluates it now."""
+def _environment(before: reporting.results.Results | None, device: torch.device) -> dict[str, Any]:
+    """Where the run was trained, as far as its results know, and what evaluates it now."""
     now = reporting.environment.describe(device)
-    if not (folder.path / "results.json").exists():
+    if before is None:
         return now
     evaluated = f"{now['command']} on {now['device']}, {now['date']}"
-    return {**reporting.results.read(folder.path).environment, "evaluated": evaluated}
+    return {**before.environment, "evaluated": evaluated}
 
 
 @contextmanager

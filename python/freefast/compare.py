@@ -24,7 +24,6 @@ from freefast.training.results import load_model
 from freefast.training.run_folder import RunFolder
 
 _EXAMPLES = 10
-_MAY_CHANGE = ("out", "device", "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +86,14 @@ def compare(
     return summarize(folders, config.out, examples)
 
 
+def require_settings(config: CompareConfig) -> None:
+    """Raises: UserError where the folder holds a run of other settings."""
+    for method in config.methods:
+        folder = RunFolder(config.out / method)
+        if (folder.path / "config.json").exists():
+            folder.require_settings(config.train_config(method))
+
+
 def summarize(folders: Sequence[Path], out: Path, examples: Sequence[Path] = ()) -> list[dict[str, Any]]:
     """Write the table, `results.json`, `curves.png` and `report.html` of some run folders. Returns: the rows."""
     runs = [reporting.Run.load(folder) for folder in folders]
@@ -108,14 +115,9 @@ def _found(config: TrainConfig) -> str:
     folder = RunFolder(config.out)
     if not (config.out / "config.json").exists():
         return "new"
-    wanted, found = config.as_json(), folder.read_config().as_json()
-    for name in wanted:
-        if name not in _MAY_CHANGE and wanted[name] != found[name]:
-            raise UserError(
-                f"{config.out} holds a run with {name} {found[name]}, not {wanted[name]}: "
-                "give --overwrite or another --out"
-            )
-    return "finished" if (config.out / "results.json").exists() else "interrupted"
+    folder.require_settings(config)
+    done = folder.load_checkpoint(torch.device("cpu"))["epoch"] == config.epochs
+    return "finished" if done and (config.out / "results.json").exists() else "interrupted"
 
 
 def _examples(folder: RunFolder, out: Path) -> Path:

@@ -77,16 +77,15 @@ class TrainConfig(Settings):
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
+    def from_json(cls, values: Any) -> "TrainConfig":
         """The settings that `as_json` gave.
 
         Raises: UserError where one is unknown or wrong.
         """
-        merged = dict(values)
-        merged |= {name: Path(values[name]) for name in ("data_root", "out") if values.get(name) is not None}
-        merged |= {name: tuple(values[name]) for name in ("curve_steps", "eval_steps") if name in values}
+        if not isinstance(values, dict):
+            raise UserError(f"config: wanted an object, got {type(values).__name__}")
         try:
-            return cls(**merged)
+            return cls(**values)
         except TypeError as error:
             raise UserError(f"config: {error}") from error
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import advkernels as ak
 from freefast.attacks import functional
+from freefast.attacks.base import device_of
 from freefast.attacks.gradient import eval_mode
 from freefast.data import ImageData, Loader, Split
 from freefast.progress import track
@@ -59,21 +60,27 @@ def evaluate(
     steps: numbers of PGD steps, one attack each
     restarts: random starts of an attack
     alpha: step size, pixel units; None takes epsilon / 4, 2/255 for 8/255
-    device: where the model is; None asks the model
+    device: where the model is; None asks the model, and the data where it has no parameters
 
-    Raises: ValueError where steps or restarts are below 1 or alpha is negative.
+    Raises: TypeError where steps is one number; ValueError where steps or restarts are below 1 or alpha is negative.
     Source: Madry et al. 2017, section 5; the settings are those of Wong et al. 2020.
     """
-    if min(steps, default=1) < 1 or restarts < 1:
-        raise ValueError(f"evaluate: steps, restarts: wanted at least 1, got {tuple(steps)} and {restarts}")
+    if isinstance(steps, int):
+        raise TypeError(f"evaluate: steps: wanted several numbers such as (10, 20), got {steps}")
+    if min(steps, default=1) < 1:
+        raise ValueError(f"evaluate: steps: wanted at least 1, got {tuple(steps)}")
+    if restarts < 1:
+        raise ValueError(f"evaluate: restarts: wanted at least 1, got {restarts}")
     if alpha is not None and alpha < 0:
         raise ValueError(f"evaluate: alpha: wanted at least 0, got {alpha}")
     split = dataset.test if isinstance(dataset, ImageData) else dataset
-    device = torch.device(device) if device is not None else next(model.parameters()).device
+    device = device_of(model, default=split.images.device) if device is None else torch.device(device)
     size = threat.epsilon / 4 if alpha is None else alpha
+    copies = split.images.shape[1] if len(threat.mean) == 1 else 1  # one number for all channels
     loader = Loader(
-        split, mean=threat.mean, std=threat.std, batch_size=batch_size, shuffle=False, augment=False, seed=0
-    )
+        split, mean=threat.mean * copies, std=threat.std * copies,
+        batch_size=batch_size, shuffle=False, augment=False, seed=0,
+    )  # fmt: skip
     start = time.perf_counter()
 
     def accuracy(name: str, count: int) -> float:

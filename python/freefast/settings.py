@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from freefast import models
+from freefast.checks import apply_types
 from freefast.data import DATASETS, DatasetName
 from freefast.errors import UserError
 from freefast.options import AUTO, AutoBool, AutoInt, AutoPixels, AutoStr, Limit, OwnSize
@@ -87,7 +88,7 @@ class Settings:
     """Processes that prepare batches; 0 prepares them in the training process."""
 
     backend: Backend = "auto"
-    """Implementation of the fused operations; auto takes the fastest for the device."""
+    """Implementation of the fused operations; auto takes ADVKERNELS_BACKEND's, else the fastest for the device."""
 
     replays: AutoInt = AUTO
     """Updates that free makes on one batch, the report's m (auto: 8)."""
@@ -111,6 +112,9 @@ class Settings:
     """Random starts of a PGD evaluation; a sample keeps the one with the largest loss."""
 
     def __post_init__(self) -> None:
+        apply_types(self)
+        if self.data_root is not None:
+            object.__setattr__(self, "data_root", self.data_root.resolve())
         small = self.dataset in ("digits", "fake")
         self._default("model", "small_cnn" if small else "preactresnet18")
         self._default("epsilon", 0.2 if self.dataset == "digits" else 8 / 255)
@@ -127,6 +131,10 @@ class Settings:
             self._at_least(name, 1)
         for name in ("epsilon", "momentum", "weight_decay", "seed", "workers", "eval_every"):
             self._at_least(name, 0)
+        if self.epsilon > 1:
+            raise UserError(
+                f"epsilon: wanted at most 1, in pixel units, got {self.epsilon:g}: is {self.epsilon:g}/255 meant?"
+            )
         if self.seed >= 2**63:
             raise UserError(f"seed: wanted less than 2**63, got {self.seed}")
         for name in ("curve_steps", "eval_steps"):

@@ -33,6 +33,11 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if not 0 <= self.epsilon < float("inf"):
             raise ValueError(f"ThreatModel: epsilon: wanted a finite radius of at least 0, got {self.epsilon}")
+        if self.epsilon > 1:
+            wanted = "at most 1, in pixel units"
+            raise ValueError(
+                f"ThreatModel: epsilon: wanted {wanted}, got {self.epsilon:g}: is {self.epsilon:g}/255 meant?"
+            )
         if not self.mean or len(self.mean) != len(self.std):
             wanted = "as many as mean, at least one"
             raise ValueError(f"ThreatModel: std: wanted {wanted}, got {len(self.std)} for {len(self.mean)}")

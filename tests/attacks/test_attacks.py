@@ -56,6 +56,18 @@ def test_pgd_stays_in_ball_and_box(
     assert (adversarial - images).abs().max() <= eps + 1e-6
 
 
+def test_an_eval_that_raises_leaves_the_modes() -> None:
+    class Broken(Net):
+        def eval(self) -> "Broken":
+            self.layers[0].eval()
+            raise RuntimeError("out of order")
+
+    model = Broken().train()
+    with pytest.raises(RuntimeError, match="out of order"):
+        PGD(model)(*batch("cpu"))
+    assert all(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("raise_at", [-1, 1, 3])
 def test_the_model_is_left_as_it_was(raise_at: int, device: str) -> None:
     model = Net(raise_at).to(device).train()
@@ -193,6 +205,7 @@ def test_channels_must_match_the_normalisation() -> None:
         (PGD, {"restarts": 0}, "PGD: restarts"),
         (PGD, {"mean": (0.5,)}, "PGD: mean and std"),
         (FGSM, {"eps": float("inf")}, "FGSM: eps"),
+        (PGD, {"eps": 8}, "PGD: eps: wanted at most 1, in pixel units, got 8: is 8/255 meant?"),
         (FGSM, {"alpha": -1}, "FGSM: alpha"),
     ],
 )

@@ -1,11 +1,14 @@
 """The command line: exit codes, one line on standard error, files."""
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ import torch
 
 from freefast.cli import main
 from freefast.reporting import results
+from freefast.training.run_folder import RunFolder
 
 SMALL = ["--limit-train", "60", "--limit-test", "20", "--width", "4", "--epochs", "1", "--eval-steps", "1", "2"]
 
@@ -62,6 +66,99 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert list(folder.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["train", "fast", *SMALL, "--out", str(path)]) == 0
+    return path
+
+
+def saved(content: object) -> bytes:
+    """As torch.save writes it."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def of_another_batch_size(content: bytes) -> bytes:
+    """The run's checkpoint, its lasting perturbation of a smaller batch."""
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    return saved({**state, "delta": state["delta"][:1]})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "commands"),
+    [
+        ("config.json", b"", "evaluate resume report"),
+        ("config.json", b"\xff", "evaluate resume report"),
+        ("config.json", b"[1]", "evaluate resume report"),
+        ("config.json", b'{"method": 5}', "evaluate resume report"),
+        ("config.json", b'{"method": "fast", "eval_steps": 5}', "evaluate resume"),
+        ("config.json", b'{"method": "fast", "data_root": 5}', "evaluate resume"),
+        ("config.json", b'{"method": "fast", "epochs": 2.5}', "evaluate resume"),
+        ("metrics.jsonl", b"{", "evaluate resume report"),
+        ("metrics.jsonl", b"\xff", "evaluate resume report"),
+        ("metrics.jsonl", b"[]\n", "evaluate resume report"),
+        ("metrics.jsonl", b'{"epoch": 1}\n', "evaluate resume report"),
+        ("metrics.jsonl", b"", "resume"),
+        ("checkpoint.pt", b"", "resume"),
+        ("checkpoint.pt", b"garbage", "resume"),
+        ("checkpoint.pt", saved([1]), "resume"),
+        ("checkpoint.pt", saved({"epoch": 1}), "resume"),
+        ("checkpoint.pt", of_another_batch_size, "resume"),
+        ("model.safetensors", b"", "evaluate"),
+        ("model.safetensors", b"garbage", "evaluate"),
+    ],
+)
+def test_a_broken_file_is_named_in_one_line(
+    name: str, content: bytes | Callable[[bytes], bytes], commands: str, run: Path, folder: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    path = folder / "run" / name
+    shutil.copytree(run, path.parent)
+    path.write_bytes(content if isinstance(content, bytes) else content(path.read_bytes()))
+    arguments = {
+        "evaluate": ["evaluate", "run"],
+        "resume": ["train", "fast", "--resume", "run"],
+        "report": ["report", "run"],
+    }
+    for command in commands.split():
+        capsys.readouterr()
+        assert main(arguments[command]) == 2, command
+        err = capsys.readouterr().err
+        assert err.startswith(f"freefast: run/{name}: ")
+        assert err.count("\n") == 1
+
+
+def run_process(program: str, **variables: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **variables}, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_wrong_environment_is_one_line() -> None:
+    ended = run_process("from freefast.cli import main; exit(main(['info']))", ADVKERNELS_BACKEND="fast")
+    assert ended.returncode == 2
+    assert ended.stderr == ("freefast: ADVKERNELS_BACKEND: wanted one of auto, reference, native, triton, got 'fast'\n")
+
+
+def test_ctrl_c_during_the_imports_is_one_line() -> None:
+    ended = run_process("""
+import sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from freefast.cli import main
+sys.exit(main(["info"]))
+""")
+    assert (ended.returncode, ended.stderr) == (130, "freefast: interrupted\n")
+
+
 def test_help_says_units_and_defaults(capsys: pytest.CaptureFixture) -> None:
     assert main(["train", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -91,6 +188,10 @@ def test_train_then_evaluate_then_report(folder: Path, capsys: pytest.CaptureFix
     assert main(["evaluate", "run"]) == 0
     again = results.read(folder / "run").rows[0]
     assert {**again, "train_minutes": 0, "epoch_seconds": 0} == {**first, "train_minutes": 0, "epoch_seconds": 0}
+    assert main(["evaluate", "run", "--steps", "3"]) == 0
+    more = results.read(folder / "run").rows[0]
+    assert [name for name in more if name.startswith("pgd")] == ["pgd1", "pgd2", "pgd3"]
+    assert {name: more[name] for name in again} == again
     assert main(["evaluate", "run", "--steps", "3", "--restarts", "2"]) == 0
     row = results.read(folder / "run").rows[0]
     assert "pgd3" in row
@@ -102,6 +203,13 @@ def test_train_then_evaluate_then_report(folder: Path, capsys: pytest.CaptureFix
         "results.json", "table.md", "table.csv", "curves.png", "report.html",
     }  # fmt: skip
     assert main(["report", "run", "run"]) == 2
+    shutil.copytree(folder / "run", folder / "other")
+    before = (folder / "run" / "results.json").read_bytes()
+    assert main(["report", "run", "other", "--out", "run"]) == 2
+    assert main(["report", "other", "--out", "run"]) == 2
+    assert "--out: run holds a run" in capsys.readouterr().err
+    assert (folder / "run" / "results.json").read_bytes() == before
+    assert main(["report", "run", "--out", "run"]) == 0
 
 
 def test_compare_goes_on_and_writes_one_table(
@@ -134,6 +242,35 @@ def test_compare_goes_on_and_writes_one_table(
     assert weights["standard"].stat().st_mtime_ns > written["standard"]
     assert main(["report", "all"]) == 0
     assert [row["method"] for row in results.read(folder / "all").rows] == ["standard", "fast"]
+
+
+def test_compare_goes_on_with_an_interrupted_run_that_was_evaluated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["compare", *SMALL, "--epochs", "2", "--methods", "fast", "--out", "all"]
+    save = RunFolder.save_checkpoint
+
+    def save_the_first(self: RunFolder, content: dict) -> None:
+        save(self, content)
+        if content["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_checkpoint", save_the_first)
+        assert main(command) == 130
+    assert main(["evaluate", "all/fast"]) == 0
+    assert results.read(folder / "all" / "fast").rows[0]["epochs"] == 1
+    assert main(command) == 0
+    assert results.read(folder / "all").rows[0]["epochs"] == 2
+
+
+def test_a_preset_replaces_its_own_runs_only(run: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree(run, folder / "all" / "fast")
+    before = (folder / "all" / "fast" / "model.safetensors").read_bytes()
+    assert main(["compare", "--preset", "demo", "--out", "all"]) == 2
+    assert "all/fast holds a run with" in capsys.readouterr().err
+    assert (folder / "all" / "fast" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in (folder / "all").iterdir()] == ["fast"]
 
 
 def interrupted(*arguments: object, **settings: object) -> None:

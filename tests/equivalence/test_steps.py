@@ -41,7 +41,7 @@ def make_batches(count: int, device: str) -> list[tuple[Tensor, Tensor]]:
 def make_model(name: str, device: str, seed: int = 3) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return models.build(name, 10, 3, width=4 if name == "preactresnet18" else 8).to(device).train()
+        return models.build(name, 10, 3, width=8).to(device).train()
 
 
 def rates() -> list[float]:
@@ -122,7 +122,7 @@ def test_torch_sgd_stays_near(method: str, device: str) -> None:
         nn.functional.cross_entropy(other(images), labels).backward()
         optimizer.step()
 
-    assert 0 <= distance(model, other) < 1e-5 * distance(model, start)
+    assert distance(model, other) < 1e-5 * distance(model, start)
 
 
 def record_batches(method: str, model: nn.Module, device: str) -> list[tuple[Tensor, Tensor]]:

@@ -120,7 +120,34 @@ def test_the_model_is_left_as_it_was(model: nn.Module, digits: data.ImageData, t
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("settings", [{"steps": (0,)}, {"restarts": 0}, {"alpha": -0.1}])
-def test_wrong_settings_are_refused(settings: dict, digits: data.ImageData, threat: ThreatModel) -> None:
-    with pytest.raises(ValueError, match=f"evaluate: .*{next(iter(settings))}"):
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"steps": (10, 0)}, ValueError, r"evaluate: steps: wanted at least 1, got \(10, 0\)"),
+        ({"steps": 10}, TypeError, r"evaluate: steps: wanted several numbers such as \(10, 20\), got 10"),
+        ({"restarts": 0}, ValueError, "evaluate: restarts: wanted at least 1, got 0"),
+        ({"alpha": -0.1}, ValueError, "evaluate: alpha: wanted at least 0, got -0.1"),
+    ],
+)
+def test_wrong_settings_are_refused(
+    settings: dict, kind: type[Exception], message: str, digits: data.ImageData, threat: ThreatModel
+) -> None:
+    with pytest.raises(kind, match=f"^{message}$"):
         evaluate(nn.Linear(1, 1), digits, threat, **settings)
+
+
+def test_a_model_without_parameters_is_where_the_data_are(digits: data.ImageData, threat: ThreatModel) -> None:
+    class BrightestOfTen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :10]
+
+    wanted = (digits.test.images.flatten(1)[:, :10].argmax(1) == digits.test.labels).double().mean().item()
+    assert evaluate(BrightestOfTen(), digits, threat, steps=(1,)).natural == wanted
+
+
+def test_one_normalisation_may_serve_all_channels() -> None:
+    """On the CPU whatever the device: what is tested is the numbers given."""
+    images = data.load("fake", limit_test=20)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(images.test.images[0].numel(), len(images.classes)))
+    one, each = (ThreatModel(epsilon=0.1, mean=(0.4,) * count, std=(0.3,) * count) for count in (1, images.channels))
+    assert evaluate(model, images, one, steps=(2,)).pgd == evaluate(model, images, each, steps=(2,)).pgd

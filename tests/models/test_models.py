@@ -63,8 +63,8 @@ def test_resnet50_cifar_keeps_the_resolution() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "size"),
     [
-        ("preactresnet18", {"width": 4}, 8),
-        ("preactresnet18", {"width": 4}, 32),
+        ("preactresnet18", {"width": 8}, 8),
+        ("preactresnet18", {"width": 8}, 32),
         ("small_cnn", {}, 8),
         ("small_cnn", {"width": 3}, 9),
         ("wideresnet", {"depth": 10, "widen_factor": 1}, 8),
@@ -100,6 +100,7 @@ def test_preact_shortcut_takes_the_raw_input(device: str) -> None:
         ("small_cnn", 3, {"depth": 3}, "small_cnn: depth: wanted one of width"),
         ("resnet50", 3, {"width": 3}, "resnet50: width: wanted no option"),
         ("resnet50", 1, {}, "3 channels"),
+        ("preactresnet18", 3, {"width": 7}, "width: wanted at least 8, .* got 7"),
         ("wideresnet", 3, {"depth": 12}, "depth: wanted 6 n \\+ 4"),
         ("wideresnet", 3, {"widen_factor": 0}, "widen_factor"),
     ],

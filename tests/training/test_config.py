@@ -35,6 +35,12 @@ def test_digits_have_defaults_of_their_own() -> None:
     assert config.out == Path("runs/digits-small_cnn-standard-0")
 
 
+def test_paths_may_be_text_and_data_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(method="fast", out="runs/x", data_root="images")
+    assert (config.out, config.data_root) == (Path("runs/x"), tmp_path / "images")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_json_brings_the_same_settings_back(method: str) -> None:
     config = TrainConfig(method=method, data_root=Path("a b"), eval_steps=(1, 2), width=3, limit_test=4)
@@ -56,6 +62,16 @@ def test_json_of_another_version_is_refused() -> None:
         ({"backend": "fpga"}, "backend: wanted one of auto"),
         ({"epsilon": -0.1}, "epsilon: wanted a finite number of at least 0"),
         ({"epsilon": float("nan")}, "epsilon"),
+        ({"epsilon": 8}, "epsilon: wanted at most 1, in pixel units, got 8: is 8/255 meant?"),
+        ({"epochs": "3"}, "epochs: wanted a whole number, got '3'"),
+        ({"epochs": 1.5}, "epochs: wanted a whole number, got 1.5"),
+        ({"epochs": True}, "epochs: wanted a whole number, got True"),
+        ({"epsilon": "0.1"}, "epsilon: wanted a number, got '0.1'"),
+        ({"eval_steps": 5}, "eval_steps: wanted a list, each a whole number, got 5"),
+        ({"eval_steps": (5.5,)}, "eval_steps: wanted a list"),
+        ({"data_root": 5}, "data_root: wanted a path, got 5"),
+        ({"augment": 1}, "augment: wanted true or false, got 1"),
+        ({"schedule": ["cyclic"]}, "schedule: wanted text"),
         ({"alpha": -1}, "alpha"),
         ({"lr_max": float("inf")}, "lr_max"),
         ({"epochs": 0}, "epochs: wanted a finite number of at least 1, got 0"),

@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import advkernels as ak
+from advkernels import dispatch
 from freefast import TrainConfig, UserError, data, evaluate, models, train
 from freefast.reporting import Run
 from freefast.threat import ThreatModel
@@ -167,6 +169,19 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert without_time(config.out) == without_time(whole.out)
 
 
+def test_results_of_weights_that_are_trained_on_are_dropped(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_at(4, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    (config.out / "results.json").write_text("{}")
+    monkeypatch.setattr(loop.results, "finish", lambda *_: {})
+    train(config, resume=True)
+    assert not (config.out / "results.json").exists()
+
+
 def test_metrics_ahead_of_the_checkpoint_are_dropped(config: TrainConfig, tmp_path: Path) -> None:
     """A run that died between the two writes of an epoch."""
     train(config)
@@ -191,8 +206,26 @@ def test_a_folder_with_a_run_is_not_overwritten_unasked(config: TrainConfig) -> 
 
 
 def test_nothing_to_resume(config: TrainConfig) -> None:
-    with pytest.raises(UserError, match=r"checkpoint\.pt"):
+    with pytest.raises(UserError, match=r"config\.json is missing"):
         train(config, resume=True)
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 5}, {"batch_size": 16}, {"width": 5}, {"momentum": 0.8}])
+def test_a_run_goes_on_with_its_own_settings_only(config: TrainConfig, changes: dict) -> None:
+    config = dataclasses.replace(config, epochs=1, eval_every=0)
+    train(config)
+    before = (config.out / "checkpoint.pt").read_bytes()
+    name, value = next(iter(changes.items()))
+    with pytest.raises(UserError, match=f"holds a run with {name} .*, not {value}"):
+        train(dataclasses.replace(config, **changes), resume=True)
+    assert (config.out / "checkpoint.pt").read_bytes() == before
+    train(dataclasses.replace(config, workers=1), resume=True)
+
+
+def test_a_batch_that_batchnorm_cannot_take_is_refused(config: TrainConfig) -> None:
+    """Three stages of stride 2 leave one value a channel of one 8x8 digit."""
+    with pytest.raises(UserError, match="a batch of one sample: Expected more than 1 value per channel"):
+        train(dataclasses.replace(config, model="preactresnet18", width=8, limit_train=1))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(config: TrainConfig) -> None:
@@ -206,6 +239,16 @@ def test_wrong_devices_are_refused(config: TrainConfig) -> None:
         with pytest.raises(UserError, match="device"):
             train(dataclasses.replace(config, device=name))
     assert not config.out.exists()
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("auto", "reference"), ("native", "native")])
+def test_auto_leaves_the_backend_to_the_process(config: TrainConfig, given: str, wanted: str) -> None:
+    reason = dispatch.why_missing(wanted, config.device)
+    if reason is not None:
+        pytest.skip(reason)
+    config = dataclasses.replace(config, backend=given)
+    with ak.backend("reference"), setup.runtime(config, torch.device(config.device)):
+        assert dispatch.choose(config.device) == wanted
 
 
 def test_the_number_of_threads_is_put_back(config: TrainConfig) -> None:

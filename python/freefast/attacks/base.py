@@ -37,6 +37,8 @@ class Attack(ABC):
             raise ValueError(f"{self.name}: mean and std: wanted both or neither, got mean={mean} and std={std}")
         if not 0 <= eps < float("inf"):
             raise ValueError(f"{self.name}: eps: wanted a finite radius of at least 0, got {eps}")
+        if eps > 1:
+            raise ValueError(f"{self.name}: eps: wanted at most 1, in pixel units, got {eps:g}: is {eps:g}/255 meant?")
         self.model = model
         self.threat = ThreatModel(epsilon=eps, mean=tuple(mean or (0.0,)), std=tuple(std or (1.0,)))
         self._rng = rng
@@ -54,7 +56,7 @@ class Attack(ABC):
         Returns: adversarial images like images, on the model's device
         """
         self._check(images, labels)
-        device = _device_of(self.model, default=images.device)
+        device = device_of(self.model, default=images.device)
         # tensors made in inference mode cannot be differentiated: work on copies made outside it
         with torch.inference_mode(False), torch.no_grad(), eval_mode(self.model):
             pixels, targets = images.detach().to(device, copy=True), labels.to(device, copy=True)
@@ -89,5 +91,6 @@ class Attack(ABC):
             raise ValueError(f"{self.name}: images: wanted pixels in [0, 1], got values from {low} to {high}")
 
 
-def _device_of(model: nn.Module, default: torch.device) -> torch.device:
+def device_of(model: nn.Module, default: torch.device) -> torch.device:
+    """The device of the model's first parameter, the default where it has none."""
     return next((parameter.device for parameter in model.parameters()), default)

@@ -28,8 +28,8 @@ def input_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor,
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode inside; each gets its own flag back at the end, also after an exception."""
     training = {module: module.training for module in model.modules()}
-    model.eval()
     try:
+        model.eval()
         yield
     finally:
         for module, flag in training.items():

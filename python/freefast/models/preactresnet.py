@@ -3,8 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from freefast.errors import UserError
+
 _BLOCKS = 2
 _STRIDES = (1, 2, 2, 2)
+_LEAST_WIDTH = 8
 
 
 def preactresnet18(*, num_classes: int, channels: int = 3, width: int = 64) -> nn.Module:
@@ -12,11 +15,17 @@ def preactresnet18(*, num_classes: int, channels: int = 3, width: int = 64) -> n
 
     num_classes: outputs
     channels: of the images
-    width: channels of the first stage; the others have 2, 4 and 8 times as many
+    width: channels of the first stage, at least 8; the others have 2, 4 and 8 times as many
 
+    Raises: UserError where width is below 8.
     Source: He et al. 2016, "Identity mappings in deep residual networks", figure 4(e), with the shortcut as in
         Wong et al. 2020: the projection takes the block's raw input.
     """
+    if width < _LEAST_WIDTH:
+        raise UserError(
+            f"model preactresnet18: width: wanted at least {_LEAST_WIDTH}, torch's CPU convolutions crash on narrower "
+            f"projections in channels-last memory format, got {width}"
+        )
     return PreActResNet(num_classes, channels, width)
 
 

@@ -19,38 +19,50 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 TRAINING, NATURAL = (0, (4, 2)), "-"
 PGD = ((0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (5, 1.5, 1, 1.5, 1, 1.5)))
+FILLS = (("full", 4), ("none", 9), ("left", 6), ("bottom", 6))  # with sizes in points: equal points show both
+WIDTH, PANELS, LINE = 11, 4, 0.2  # inches: the figure, the height of the panels, the height of a legend's line
 DPI = 150
 
-Style = Any
-"""A matplotlib line style: a name, or (offset, on-off lengths in points)."""
+Look = Mapping[str, Any]
+"""matplotlib's settings of a kind of line: its style and how its markers are filled."""
 
 
 def plot(runs: Sequence[Run], path: Path | str) -> None:
-    """Write the figure of `figure` as a PNG of 1650 x 1200 pixels."""
+    """Write the figure of `figure` as a PNG, 1650 pixels wide and as high as its legend asks."""
     figure(runs).savefig(path, dpi=DPI, format="png")
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Three panels by epoch: training and natural accuracy, robust accuracy, training loss; and their legend.
+    """Three panels by epoch: training and natural accuracy, robust accuracy, training loss; below, their legend.
 
-    A run has one colour and marker, a kind of line one style in every panel. The evaluation after training,
-    in the run's row, counts as its last epoch's.
+    A run has one colour and marker, a kind of line one style and filling in every panel. The evaluation after
+    training, in the run's row, counts as its last epoch's.
     """
-    fig = Figure(figsize=(11, 8), layout="constrained")
-    (accuracy, robust), (loss, legend) = fig.subplots(2, 2)
     steps = pgd_steps([entry for run in runs for entry in (*run.metrics, run.row)])
-    attacks = {f"pgd{n}": PGD[i % len(PGD)] for i, n in enumerate(steps)}
-    _panel(accuracy, "Accuracy", runs, {"train_accuracy": TRAINING, "natural": NATURAL})
-    _panel(robust, "Robust accuracy", runs, attacks)
-    _panel(loss, "Training loss", runs, {"train_loss": TRAINING})
+    training, natural = _kind(TRAINING, 0), _kind(NATURAL, 0)
+    attacks = {n: _kind(PGD[i % len(PGD)], i) for i, n in enumerate(steps)}
+    kinds = {"Training": training, "Natural accuracy": natural, **{f"PGD-{n} accuracy": attacks[n] for n in steps}}
+    below = LINE * (max(len(runs), (len(kinds) + 1) // 2) + 2)
+    fig = Figure(figsize=(WIDTH, PANELS + below), layout="constrained")
+    grid = fig.add_gridspec(2, 3, height_ratios=(PANELS, below))
+    accuracy, robust, loss = (fig.add_subplot(grid[0, column]) for column in range(3))
+    _panel(accuracy, "Accuracy", runs, {"train_accuracy": training, "natural": natural})
+    _panel(robust, "Robust accuracy", runs, {f"pgd{n}": attacks[n] for n in steps})
+    _panel(loss, "Training loss", runs, {"train_loss": training})
     for panel in (accuracy, robust):
         panel.set_ylim(-0.02, 1.02)
     for panel in (robust, loss):
         panel.sharex(accuracy)
-    accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
-    names = {f"PGD-{n} accuracy": attacks[f"pgd{n}"] for n in steps}
-    _legends(legend, runs, {"Training": TRAINING, "Natural accuracy": NATURAL, **names})
+    accuracy.set_xticks(epoch_ticks(max((entry["epoch"] for run in runs for entry in run.metrics), default=1)))
+    _legends(fig.add_subplot(grid[1, :]), runs, kinds)
     return fig
+
+
+def epoch_ticks(last: int) -> list[int]:
+    """Round epochs, and the last one."""
+    values = MaxNLocator(5, integer=True).tick_values(0, last)
+    apart = (values[1] - values[0]) / 2
+    return [int(value) for value in values if 1 <= value <= last - apart] + [last]
 
 
 def series(run: Run, key: str) -> tuple[list[int], list[float]]:
@@ -61,34 +73,33 @@ def series(run: Run, key: str) -> tuple[list[int], list[float]]:
     return list(points), list(points.values())
 
 
-def _panel(axes: Axes, title: str, runs: Sequence[Run], kinds: Mapping[str, Style]) -> None:
+def _panel(axes: Axes, title: str, runs: Sequence[Run], kinds: Mapping[str, Look]) -> None:
     axes.set_title(title)
     axes.set_xlabel("Epoch")
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     for index, run in enumerate(runs):
-        for key, style in kinds.items():
+        for key, look in kinds.items():
             epochs, values = series(run, key)
             if epochs:
                 every = max(1, len(epochs) // 10)
-                axes.plot(epochs, values, linestyle=style, markevery=every, **_look(index))
+                axes.plot(epochs, values, markevery=every, **_look(index), **look)
     if not axes.lines:
         axes.text(0.5, 0.5, "not evaluated", transform=axes.transAxes, ha="center", color="#555555")
 
 
-def _legends(axes: Axes, runs: Sequence[Run], kinds: Mapping[str, Style]) -> None:
+def _legends(axes: Axes, runs: Sequence[Run], kinds: Mapping[str, Look]) -> None:
     axes.set_axis_off()
-    colours = [Line2D([], [], **_look(index)) for index in range(len(runs))]
-    names = [shorten(run.name, 50) for run in runs]
-    fitting = min(9.0, 112 / (len(runs) + 1))
-    _legend(axes, colours, names, title="Run", loc="upper left", fontsize=fitting)
-    styles = [Line2D([], [], color="#333333", linestyle=style, linewidth=1.6) for style in kinds.values()]
-    _legend(axes, styles, list(kinds), title="Line", loc="lower left", fontsize=9, ncols=2)
+    colours = [Line2D([], [], markersize=4, **_look(index)) for index in range(len(runs))]
+    _legend(axes, colours, [shorten(run.name, 50) for run in runs], title="Run", loc="upper left")
+    lines = [Line2D([], [], color="#333333", marker="o", linewidth=1.6, **look) for look in kinds.values()]
+    _legend(axes, lines, list(kinds), title="Line", loc="upper right", ncols=2)
 
 
 def _legend(axes: Axes, handles: Sequence[Line2D], labels: Sequence[str], **place: Any) -> None:
     look: dict[str, Any] = {
         "frameon": False,
+        "fontsize": 9,
         "labelspacing": 0.35,
         "handlelength": 4,
         "alignment": "left",
@@ -102,4 +113,9 @@ def _legend(axes: Axes, handles: Sequence[Line2D], labels: Sequence[str], **plac
 
 def _look(index: int) -> dict[str, Any]:
     colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
-    return {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.6}
+    return {"color": colour, "marker": marker, "linewidth": 1.6}
+
+
+def _kind(style: Any, index: int) -> Look:
+    fill, size = FILLS[index % len(FILLS)]
+    return {"linestyle": style, "fillstyle": fill, "markersize": size}

@@ -1,9 +1,11 @@
 """A training state, taken out and put back."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from freefast.errors import UserError
 from freefast.training.state import TrainState
 
 
@@ -21,14 +23,30 @@ def capture(state: TrainState, epoch: int) -> dict[str, Any]:
     }
 
 
-def restore(state: TrainState, content: dict[str, Any]) -> int:
-    """Put `capture`'s content into a fresh state of the same settings. Returns: the epoch."""
+def restore(state: TrainState, content: dict[str, Any], path: Path) -> int:
+    """Put `capture`'s content into a fresh state of the same settings. Returns: the epoch.
+
+    path: the file that the content comes from
+
+    Raises: UserError where it is not of these settings.
+    """
+    try:
+        _restore(state, content)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: does not fit the run's settings: {reason}") from error
+    return content["epoch"]
+
+
+def _restore(state: TrainState, content: dict[str, Any]) -> None:
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scheduler.load_state_dict(content["scheduler"])
+    if content["delta"].shape != state.delta.shape:
+        wanted, got = tuple(state.delta.shape), tuple(content["delta"].shape)
+        raise ValueError(f"delta: wanted shape {wanted}, got {got}")
     state.delta.copy_(content["delta"])
     state.rng.load_state_dict(content["rng"])
     torch.set_rng_state(content["torch_rng"].cpu())
     if content["cuda_rng"] is not None and state.delta.is_cuda:
         torch.cuda.set_rng_state(content["cuda_rng"].cpu(), state.delta.device)
-    return content["epoch"]

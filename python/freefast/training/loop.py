@@ -46,21 +46,26 @@ def train(
     After every epoch the folder holds a checkpoint, the weights and the metrics of the epochs done: an interrupted
     run can be evaluated, and resumed to the same bits.
 
-    resume: go on from the checkpoint in `config.out`
+    resume: go on from the checkpoint in `config.out`, whose run has these settings but for device and workers
     overwrite: replace the run in `config.out`
 
-    Raises: UserError where data, device, model or folder are not as the settings say, or the loss is not finite.
+    Raises: UserError where data, device, model or folder are not as the settings say, the loss is not finite, or
+        BatchNorm cannot take a last batch of one sample.
     """
+    folder = RunFolder(config.out)
+    if resume:
+        folder.require_settings(config)
     device = setup.pick_device(config.device)
     data = setup.make_data(config)
-    folder = RunFolder(config.out)
     with setup.runtime(config, device):
         loader = setup.make_loader(config, data)
         updates = config.epochs * len(loader) * config.updates_per_batch
         state = setup.make_state(config, data, updates, device)
         if resume:
-            done = checkpoint.restore(state, folder.load_checkpoint(device))
+            done = checkpoint.restore(state, folder.load_checkpoint(device), folder.path / "checkpoint.pt")
             folder.drop_metrics_after(done)
+            if done < config.epochs:
+                folder.drop_results()
         else:
             done = 0
             folder.create(config, overwrite)
@@ -106,7 +111,12 @@ def _epoch(
     for batch in loader.epoch(epoch - 1):
         images = batch.images.to(device, memory_format=torch.channels_last)
         labels = batch.labels.to(device)
-        loss, logits = step(state, images, labels)
+        try:
+            loss, logits = step(state, images, labels)
+        except ValueError as error:
+            if len(labels) > 1:
+                raise
+            raise UserError(f"a batch of one sample: {error}: try another --batch-size or --limit-train") from error
         sums += torch.stack([loss * len(labels), (logits.argmax(1) == labels).sum()])
         advance(len(labels))
     loss_sum, correct = sums.tolist()

@@ -35,18 +35,20 @@ def finish(
     data: ImageData,
     environment: Mapping[str, Any],
     progress: Progress | None,
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate and write `results.json`, `curves.png` and `report.html`.
 
     environment: where the run was trained
+    before: the run's row until now, whose other PGD accuracies are kept where all else in it is the same
 
     Returns: the row
     """
+    metrics = folder.read_metrics()
     scores = evaluate(
         model, data, setup.make_threat(config, data),
         steps=config.eval_steps, restarts=config.restarts, seed=config.seed, progress=progress,
     )  # fmt: skip
-    metrics = folder.read_metrics()
     seconds = [entry["seconds"] for entry in metrics]
     row = {
         "method": config.method,
@@ -63,6 +65,7 @@ def finish(
         "samples": scores.samples,
         "restarts": config.restarts,
     }
+    row = _with_pgd_of(before or {}, row)
     reporting.results.write(folder.path, [row], environment)
     run = reporting.Run.load(folder.path)
     curves = folder.path / "curves.png"
@@ -70,3 +73,12 @@ def finish(
     title = f"{config.method} on {config.dataset}"
     reporting.report.write(folder.path, title=title, runs=[run], environment=environment, images=[curves])
     return row
+
+
+def _with_pgd_of(before: Mapping[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the accuracies that it lacks, in order of the steps; as it is if weights or settings differ."""
+    if any(before.get(name) != value for name, value in row.items() if not name.startswith("pgd")):
+        return row
+    pgd = {name: value for name, value in {**before, **row}.items() if name.startswith("pgd")}
+    ordered = dict(sorted(pgd.items(), key=lambda item: int(item[0].removeprefix("pgd"))))
+    return {name: value for name, value in row.items() if name not in pgd} | ordered

@@ -1,5 +1,6 @@
 """The files of a training run."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ from freefast.errors import UserError
 FILES = (
     "config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", "results.json", "curves.png", "report.html",
 )  # fmt: skip
+
+_MAY_CHANGE = ("out", "device", "workers")
 
 
 @dataclass(frozen=True)
@@ -48,28 +52,58 @@ class RunFolder:
 
         Raises: UserError where the folder holds no run.
         """
+        path = self.path / "config.json"
         try:
-            values = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            config = TrainConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
         except OSError:
             raise UserError(f"{self.path} holds no run: config.json is missing") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
         except ValueError as error:
-            raise UserError(f"{self.path / 'config.json'}: not JSON: {error}") from None
-        return TrainConfig.from_json({**values, "out": str(self.path)})
+            raise UserError(f"{path}: not JSON: {error}") from None
+        return dataclasses.replace(config, out=self.path)
+
+    def require_settings(self, config: TrainConfig) -> None:
+        """Raises: UserError where the folder's run is not of these settings; device and workers may be others."""
+        wanted, found = config.as_json(), self.read_config().as_json()
+        for name in wanted:
+            if name not in _MAY_CHANGE and wanted[name] != found[name]:
+                raise UserError(
+                    f"{self.path} holds a run with {name} {found[name]}, not {wanted[name]}: "
+                    "give --overwrite or another --out"
+                )
 
     def append_metrics(self, entry: dict[str, Any]) -> None:
         """Add one epoch's line to `metrics.jsonl`."""
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """One entry an epoch."""
-        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+    def read_metrics(self, epochs: int | None = None) -> list[dict[str, Any]]:
+        """One entry an epoch, of the first so many epochs or of all.
+
+        Raises: UserError naming the line that is not an epoch's.
+        """
+        path = self.path / "metrics.jsonl"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()[:epochs]
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not UTF-8 text") from None
+        return [_entry(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
 
     def drop_metrics_after(self, epoch: int) -> None:
-        """Forget the epochs that the checkpoint does not know."""
-        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        self._replace("metrics.jsonl", lambda file: file.write_text("".join(lines[:epoch]), encoding="utf-8"))
+        """Forget the epochs that the checkpoint does not know.
+
+        Raises: UserError as `read_metrics`, or where epochs are missing.
+        """
+        entries = self.read_metrics(epoch)
+        if len(entries) != epoch:
+            raise UserError(f"{self.path / 'metrics.jsonl'}: wanted {epoch} epochs, got {len(entries)}")
+        text = "".join(json.dumps(entry) + "\n" for entry in entries)
+        self._replace("metrics.jsonl", lambda file: file.write_text(text, encoding="utf-8"))
+
+    def drop_results(self) -> None:
+        """Forget the evaluation of weights that are trained on."""
+        (self.path / "results.json").unlink(missing_ok=True)
 
     def save_checkpoint(self, content: dict[str, Any]) -> None:
         """Write `checkpoint.pt`."""
@@ -78,12 +112,18 @@ class RunFolder:
     def load_checkpoint(self, device: torch.device) -> dict[str, Any]:
         """Read `checkpoint.pt`, its tensors on the device.
 
-        Raises: UserError where it is missing.
+        Raises: UserError where it is missing or not a checkpoint.
         """
         path = self.path / "checkpoint.pt"
         if not path.exists():
             raise UserError(f"{self.path} holds no checkpoint.pt to continue from")
-        return torch.load(path, map_location=device, weights_only=True)
+        try:
+            content = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # a broken pickle may raise anything
+            raise UserError(f"{path}: not a checkpoint: {_first_line(error)}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("epoch"), int):
+            raise UserError(f"{path}: not a checkpoint: it has no epoch")
+        return content
 
     def save_weights(self, model: nn.Module) -> None:
         """Write `model.safetensors`: weights and BatchNorm statistics, contiguous, on the CPU."""
@@ -93,14 +133,31 @@ class RunFolder:
     def load_weights(self) -> dict[str, Tensor]:
         """Read `model.safetensors`.
 
-        Raises: UserError where it is missing.
+        Raises: UserError where it is missing or broken.
         """
         path = self.path / "model.safetensors"
         if not path.exists():
             raise UserError(f"{self.path} holds no model.safetensors")
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path}: not safetensors: {error}") from error
 
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
         unfinished = self.path / f".{name}.part"
         write(unfinished)
         os.replace(unfinished, self.path / name)
+
+
+def _entry(line: str, place: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{place}: not JSON: {error}") from None
+    if not isinstance(entry, dict) or not isinstance(entry.get("seconds"), (int, float)):
+        raise UserError(f"{place}: wanted an object with a number of seconds, got {line[:80]}")
+    return entry
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

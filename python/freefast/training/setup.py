@@ -1,7 +1,7 @@
 """From settings to the state that the first update reads."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Protocol
 
@@ -123,7 +123,8 @@ def runtime(config: TrainConfig, device: torch.device) -> Iterator[None]:
     Raises: advkernels.BackendUnavailable where the backend cannot run on the device.
     """
     devices = [device] if device.type == "cuda" else []
-    with ak.backend(config.backend), torch.random.fork_rng(devices), _process_settings(config.threads):
+    backend = nullcontext() if config.backend == "auto" else ak.backend(config.backend)
+    with backend, torch.random.fork_rng(devices), _process_settings(config.threads):
         ak.uniform_init(torch.zeros(1, device=device), 0.0, rng=ak.PhiloxState(device=device))  # raises early
         torch.manual_seed(config.seed)
         yield

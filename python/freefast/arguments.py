@@ -1,0 +1,60 @@
+"""The command line: `freefast train|evaluate|compare|report|info`.
+
+Exit codes: 0 done, 2 bad input (one line on standard error), 130 interrupted.
+"""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from advkernels import BackendUnavailable
+from freefast.commands import Compare, Evaluate, Info, Report, Train
+from freefast.errors import UserError
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
+    | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
+    | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
+    | Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
+)
+
+
+def run(argv: Sequence[str] | None) -> None:
+    """Run one command.
+
+    argv: arguments without the program's name; None takes the process's own
+
+    Raises: UserError where the arguments are wrong or the backend cannot run; SystemExit after help.
+    """
+    try:
+        _parse(argv).run()
+    except BackendUnavailable as error:
+        raise UserError(str(error)) from error
+
+
+def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Report | Info:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(Command, prog="freefast", description=__doc__, args=argv)
+    except SystemExit as stop:
+        if stop.code:
+            raise UserError(_message(said.getvalue())) from None
+        raise
+
+
+def _message(box: str) -> str:
+    """The first part of what tyro says in a box of several lines, without its title, in one line."""
+    words: list[str] = []
+    for line in box.splitlines()[1:]:
+        text = line.strip("│ ")
+        if not set(text) <= set("-─"):
+            words.append(text)
+        elif words:
+            break
+    return re.sub(r"^Error parsing [A-Z]\w*: ", "", " ".join(words))
