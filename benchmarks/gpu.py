@@ -66,7 +66,8 @@ def run(step: Step) -> dict[str, object]:
         sep="\n",
         flush=True,
     )
-    return {"command": step.command, "exit_code": code, "seconds": seconds}
+    command = [part.replace(sys.executable, "python").replace(str(ROOT), ".") for part in step.command]
+    return {"command": " ".join(command), "exit_code": code, "seconds": seconds}
 
 
 def count_tests() -> dict[str, int]:
