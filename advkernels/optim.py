@@ -122,18 +122,14 @@ class MasterSGD(torch.optim.Optimizer):
         buffer = state.get("momentum_buffer")
         if "step" not in state:
             state["step"] = torch.full((), int(buffer is not None), dtype=torch.int64, device=param.device)
-        if _absent(state.get("master")):
-            keep = group["master_weights"] and param.dtype != torch.float32
+        keep = group["master_weights"] and param.dtype != torch.float32
+        if "master" not in state or (keep and state["master"].numel() == 0):
             state["master"] = param.detach().float() if keep else param.new_empty(0, dtype=torch.float32)
-        if _absent(buffer):
+        if buffer is None or (group["momentum"] and buffer.numel() == 0):
             dtype = torch.float32 if group["master_weights"] else param.dtype
             made = torch.zeros_like(param, dtype=dtype) if group["momentum"] else param.new_empty(0, dtype=dtype)
             state["momentum_buffer"] = made
         return state
-
-
-def _absent(tensor: Tensor | None) -> bool:
-    return tensor is None or tensor.numel() == 0
 
 
 def _check_gradient(param: Tensor) -> None:

@@ -29,4 +29,4 @@ def benchmark_sign_step(compare: Comparison) -> None:
         "eager": lambda: formula(delta, grad, x),
         "copies of the same bytes": lambda: (delta.copy_(x), delta.copy_(grad)),
     }
-    compare(contenders, {"torch.compile": 1.2, "eager": 3.0}, rounds=200, calls=5)
+    compare(contenders, {"torch.compile": 2.5, "eager": 20.0}, rounds=200, calls=5)

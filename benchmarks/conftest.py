@@ -1,4 +1,4 @@
-"""Ratios of contenders timed in turn in one process, checked against floors and written to benchmarks/results."""
+"""Ratios of contenders timed in turn in one process, checked against goals and written to benchmarks/results."""
 
 import json
 import re
@@ -43,8 +43,8 @@ class Comparison:
     def __init__(self, benchmark: Any, subject: str) -> None:
         self.benchmark, self.subject = benchmark, subject
 
-    def __call__(self, contenders: Contenders, floors: dict[str, float], *, rounds: int, calls: int = 1) -> None:
-        """Time all, write the result, and fail where a ratio to a baseline is under its floor."""
+    def __call__(self, contenders: Contenders, goals: dict[str, float], *, rounds: int, calls: int = 1) -> None:
+        """Time all, write the result, and fail where a ratio to a baseline is under its goal."""
         ours, *baselines = contenders
         seconds = measure(contenders, rounds=rounds, calls=calls)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
@@ -52,9 +52,9 @@ class Comparison:
         self.benchmark.extra_info.update(ratios)
         self.benchmark.pedantic(contenders[ours], rounds=rounds, iterations=calls)
         times = {name: summary(values) for name, values in seconds.items()}
-        write(self.subject, {"times": times, "ratios": ratios, "floors": floors, "rounds": rounds, "calls": calls})
-        for name, floor in floors.items():
-            assert ratios[name] >= floor, f"{self.subject}: {ratios[name]:.2f}x of {name}, wanted {floor}x"
+        write(self.subject, {"times": times, "ratios": ratios, "goals": goals, "rounds": rounds, "calls": calls})
+        for name, goal in goals.items():
+            assert ratios[name] >= goal, f"{self.subject}: {ratios[name]:.2f}x of {name}, wanted {goal}x"
 
 
 def write(subject: str, result: dict[str, Any]) -> None:

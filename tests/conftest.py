@@ -34,3 +34,19 @@ def backend(request: pytest.FixtureRequest, device: str) -> Iterator[str]:
         pytest.skip(f"{request.param} on {device}: {reason}")
     with ak.backend(request.param):
         yield request.param
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For work too small to share out: on a busy machine its threads mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def deterministic_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides of a comparison choose the same convolution algorithms."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
