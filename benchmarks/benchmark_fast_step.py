@@ -4,7 +4,7 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from conftest import Comparison
+from comparison import Comparison
 
 import advkernels as ak
 from freefast import models

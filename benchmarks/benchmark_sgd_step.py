@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from conftest import Comparison
+from comparison import Comparison
 
 import advkernels as ak
 from freefast import models

@@ -1,7 +1,7 @@
 """sign_step_ on a CIFAR-10 batch against the report's eager lines and torch.compile of them."""
 
 import torch
-from conftest import Comparison
+from comparison import Comparison
 
 import advkernels as ak
 

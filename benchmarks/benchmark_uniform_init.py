@@ -1,7 +1,7 @@
 """uniform_init on a CIFAR-10 batch against the report's eager lines."""
 
 import torch
-from conftest import Comparison
+from comparison import Comparison
 
 import advkernels as ak
 
