@@ -1,16 +1,11 @@
 """What the operations refuse: errors that name operation, argument, wanted and got, before anything is written."""
 
-import math
-from collections.abc import Sequence
-from numbers import Real
-
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_DIMS = 8  # of the native loops
-FLOAT32_MAX = torch.finfo(torch.float32).max
 
 
 def wrong(operation: str, argument: str, wanted: str, got: object) -> str:
@@ -18,28 +13,19 @@ def wrong(operation: str, argument: str, wanted: str, got: object) -> str:
     return f"{operation}: {argument}: wanted {wanted}, got {got}"
 
 
-def images(operation: str, x: Tensor, read: dict[str, Tensor], written: dict[str, Tensor | None]) -> None:
-    """Tensors of a supported dtype, of x's shape and device; the written ones writable, in memory of their own.
-
-    Every call of an operation passes here: it is written for speed.
-    """
-    if not isinstance(x, Tensor):
-        raise TypeError(wrong(operation, "x", "a tensor", type(x).__name__))
+def images(operation: str, x: Tensor, read: dict[str, Tensor], written: dict[str, Tensor]) -> None:
+    """Tensors of a supported dtype, of x's shape and device; the written ones writable, in memory of their own."""
+    given = {"x": x, **read, **written}
+    dense(operation, "x", x)
     if x.dim() > MAX_DIMS:
         raise ValueError(wrong(operation, "x", f"at most {MAX_DIMS} dimensions", x.dim()))
-    shape, device = x.shape, x.device
-    present = [("x", x), *read.items(), *((name, tensor) for name, tensor in written.items() if tensor is not None)]
-    for argument, tensor in present:
-        if not isinstance(tensor, Tensor):
-            raise TypeError(wrong(operation, argument, "a tensor", type(tensor).__name__))
-        if tensor.dtype not in DTYPES or tensor.layout is not torch.strided:
-            dense(operation, argument, tensor)
-        if tensor.shape != shape or tensor.device != device:
-            like(operation, argument, tensor, x)
-    for argument, tensor in present[1 + len(read) :]:
+    for argument, tensor in given.items():
+        dense(operation, argument, tensor)
+        like(operation, argument, tensor, x)
+    for argument, tensor in written.items():
         writable(operation, argument, tensor)
     if not torch.compiler.is_compiling():
-        _disjoint(operation, present, len(read) + 1)
+        _disjoint(operation, given, written)
 
 
 def dense(operation: str, argument: str, tensor: Tensor) -> None:
@@ -84,86 +70,15 @@ def writable(operation: str, argument: str, tensor: Tensor) -> None:
         raise ValueError(wrong(operation, argument, "one place in memory an element", "a tensor that overlaps itself"))
 
 
-def _disjoint(operation: str, present: list[tuple[str, Tensor]], first_written: int) -> None:
-    """No tensor from first_written on shares memory with one before it."""
-    spans = [_span(tensor) for _, tensor in present]
-    for i in range(first_written, len(present)):
-        start, end = spans[i]
-        for j in range(i):
-            if start < spans[j][1] and spans[j][0] < end and _overlap(present[i][1], present[j][1]):
-                got = f"memory shared with {present[j][0]}"
-                raise ValueError(wrong(operation, present[i][0], "memory of its own", got))
-
-
-def bounds(operation: str, x: Tensor, **given: float | Sequence[float] | Tensor) -> tuple[str, list]:
-    """The overload and the bounds in its form: ("values", lists of floats) or ("tensors", (N|1, C|1) tables)."""
-    usual = [[bound] for bound in given.values() if type(bound) is float and 0.0 <= bound <= FLOAT32_MAX]
-    if len(usual) == len(given):
-        return "values", usual
-    floats = {name: bound for name, bound in given.items() if not isinstance(bound, Tensor)}
-    if len(floats) == len(given):
-        return "values", [_values(operation, name, bound, x) for name, bound in floats.items()]
-    return "tensors", [_table(operation, name, bound, x) for name, bound in given.items()]
-
-
-def _channels(x: Tensor) -> int:
-    return x.shape[1] if x.dim() > 1 else 1
-
-
-def _values(operation: str, name: str, bound: float | Sequence[float], x: Tensor) -> list[float]:
-    if isinstance(bound, (float, Real)):
-        values = [float(bound)]
-    else:
-        try:
-            values = [float(value) for value in bound]
-        except (TypeError, ValueError):
-            wanted = "a float, floats per channel or a tensor"
-            raise TypeError(wrong(operation, name, wanted, type(bound).__name__)) from None
-        if len(values) != 1 and len(values) != _channels(x):  # comparisons that torch.compile can trace
-            wanted = f"1 or {_channels(x)} floats, one a channel"
-            raise ValueError(wrong(operation, name, wanted, f"{len(values)} floats"))
-    _range(operation, name, values)
-    return values
-
-
-def _range(operation: str, name: str, values: Sequence[float]) -> None:
-    for value in values:
-        if math.isnan(value):
-            raise ValueError(wrong(operation, name, "a number", value))
-        if name == "epsilon" and value < 0:
-            raise ValueError(wrong(operation, name, "a radius of at least 0", value))
-        beyond = abs(value) > FLOAT32_MAX
-        if beyond and (name in ("alpha", "epsilon") or not math.isinf(value)):
-            raise ValueError(wrong(operation, name, "a finite float32 number", value))
-
-
-def _table(operation: str, name: str, bound: float | Sequence[float] | Tensor, x: Tensor) -> Tensor:
-    if not isinstance(bound, Tensor):
-        values = _values(operation, name, bound, x)
-        return torch.tensor([values], dtype=torch.float32, device=x.device)
-    if not bound.is_floating_point():
-        raise TypeError(wrong(operation, name, "a floating-point tensor", bound.dtype))
-    if bound.device != x.device:
-        raise ValueError(wrong(operation, name, f"device {x.device}", bound.device))
-    table = bound.detach().to(torch.float32).reshape(_table_shape(operation, name, bound, x))
-    if bound.device.type == "cpu" and not torch.compiler.is_compiling():
-        _range(operation, name, table.flatten().tolist())
-    return table
-
-
-def _table_shape(operation: str, name: str, bound: Tensor, x: Tensor) -> tuple[int, int]:
-    samples, channels = (x.shape[0] if x.dim() else 1), _channels(x)
-    trailing = (1,) * max(x.dim() - 2, 0)
-    shape = tuple(bound.shape)
-    if shape == () or (len(shape) <= x.dim() and all(size == 1 for size in shape)):
-        return 1, 1
-    if shape in ((channels,), (channels, *trailing)):
-        return 1, channels
-    if len(shape) == x.dim() and shape[0] in (1, samples) and shape[1:] in ((1, *trailing), (channels, *trailing)):
-        return shape[0], (shape[1] if x.dim() > 1 else 1)
-    per_channel = f"({channels},) or {(channels, *trailing)} per channel, {(samples, 1, *trailing)} per sample"
-    forms = per_channel if x.dim() > 1 else "one element"
-    raise ValueError(wrong(operation, name, forms, shape))
+def _disjoint(operation: str, given: dict[str, Tensor], written: dict[str, Tensor]) -> None:
+    """No written tensor shares memory with one before it."""
+    earlier: dict[str, tuple[int, int]] = {}
+    for argument, tensor in given.items():
+        start, end = _span(tensor)
+        for other, (other_start, other_end) in earlier.items() if argument in written else ():
+            if start < other_end and other_start < end and _overlap(tensor, given[other]):
+                raise ValueError(wrong(operation, argument, "memory of its own", f"memory shared with {other}"))
+        earlier[argument] = start, end
 
 
 def _ordered(tensor: Tensor) -> bool:

@@ -11,6 +11,7 @@ from advkernels.backends import native
 from advkernels.schemas import DEFAULTS, SCHEMAS
 
 _requested = env.backend()
+_chosen: dict[torch.device, str] = {}  # for the requested backend
 
 
 class BackendUnavailable(RuntimeError):  # noqa: N818
@@ -44,6 +45,7 @@ class backend:  # noqa: N801
 def _set(name: str) -> str:
     global _requested
     previous, _requested = _requested, name
+    _chosen.clear()
     return previous
 
 
@@ -77,8 +79,17 @@ def fastest(device_type: str) -> str:
     return "triton" if device_type == "cuda" and why_missing("triton", device_type) is None else "reference"
 
 
-def choose(device_type: str) -> str:
-    """The backend that runs on such a device: the requested one, or the fastest there is for "auto"."""
+def choose(device: torch.device) -> str:
+    """The backend that runs on a device: the requested one, or the fastest there is for "auto"."""
+    if torch.compiler.is_compiling():
+        return _choose(device.type)
+    name = _chosen.get(device)
+    if name is None:
+        name = _chosen[device] = _choose(device.type)
+    return name
+
+
+def _choose(device_type: str) -> str:
     if _requested == "auto":
         return fastest(device_type)
     reason = why_missing(_requested, device_type)
@@ -90,20 +101,19 @@ def choose(device_type: str) -> str:
     return _requested
 
 
-def pick(operator: str, device: torch.device) -> Callable[..., None]:
-    """The function behind an operator, named with its overload ("sign_step_.values"), on such a device."""
-    name = choose(device.type)
-    if name == "triton":
-        return _overload(torch.ops.advkernels_triton, operator)
-    return _TABLE[name, operator]
+def pick(backend: str, operator: str, overload: str = "default") -> Callable[..., None]:
+    """The function behind an operator in a backend."""
+    if backend == "triton":
+        return _overload(torch.ops.advkernels_triton, operator, overload)
+    return _TABLE[backend, operator, overload]
 
 
-def _overload(namespace: Any, operator: str) -> Callable[..., None]:
-    packet, _, overload = operator.partition(".")
-    return getattr(getattr(namespace, packet), overload or "default")
+def _overload(namespace: Any, operator: str, overload: str) -> Callable[..., None]:
+    return getattr(getattr(namespace, operator), overload)
 
 
+_NAMES = [(name.partition(".")[0], name.partition(".")[2] or "default") for name in SCHEMAS]
 _TABLE = {
-    **{("reference", name): DEFAULTS[name.partition(".")[0]] for name in SCHEMAS},
-    **{("native", name): _overload(torch.ops.advkernels, name) for name in SCHEMAS},
+    **{("reference", *name): DEFAULTS[name[0]] for name in _NAMES},
+    **{("native", *name): _overload(torch.ops.advkernels, *name) for name in _NAMES},
 }

@@ -1,15 +1,17 @@
 """The documented, validated facade of the image operations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 
 from advkernels import checks
-from advkernels.dispatch import pick
+from advkernels.bounds import Bound, prepare
+from advkernels.dispatch import choose, pick
 from advkernels.rng import PhiloxState
 
-Bound = float | Sequence[float] | Tensor
+_requires_grad = attrgetter("requires_grad")
 
 
 def sign_step_(
@@ -45,12 +47,14 @@ def sign_step_(
         written then. `BackendUnavailable` where the backend asked for by name cannot run.
     Source: Madry et al. 2017, "Towards deep learning models resistant to adversarial attacks", section 2.1.
     """
-    name = "sign_step_"
-    checks.images(name, x, {"grad": grad}, {"delta": delta, "out": out})
-    checks.per_sample(name, "mask", mask, x, torch.bool)
-    overload, bounds = checks.bounds(name, x, alpha=alpha, epsilon=epsilon, lower=lower, upper=upper)
-    pick(f"{name}.{overload}", x.device)(delta, grad, x, *bounds, mask, out)
-    _mark_written(delta, out)
+    written = {"delta": delta} if out is None else {"delta": delta, "out": out}
+
+    def check() -> None:
+        checks.images("sign_step_", x, {"grad": grad}, written)
+        checks.per_sample("sign_step_", "mask", mask, x, torch.bool)
+
+    bounds = {"alpha": alpha, "epsilon": epsilon, "lower": lower, "upper": upper}
+    _run("sign_step_", check, written, x, (delta, grad, x), bounds, (mask, out))
     return delta
 
 
@@ -99,16 +103,18 @@ def uniform_init_(
     Raises: as `sign_step_`
     Source: Wong et al. 2020, "Fast is better than free", algorithm 3; Salmon et al. 2011 for the numbers.
     """
-    name = "uniform_init_"
+    written = {"delta": delta} if out is None else {"delta": delta, "out": out}
     if not isinstance(rng, PhiloxState):
-        raise TypeError(checks.wrong(name, "rng", "a PhiloxState", type(rng).__name__))
-    checks.images(name, x, {}, {"delta": delta, "out": out})
-    checks.per_sample(name, "sample_index", sample_index, x, torch.int64)
-    if rng.tensor.device != x.device:
-        raise ValueError(checks.wrong(name, "rng", f"device {x.device}", rng.tensor.device))
-    overload, bounds = checks.bounds(name, x, epsilon=epsilon, lower=lower, upper=upper)
-    pick(f"{name}.{overload}", x.device)(delta, x, rng.tensor, *bounds, sample_index, out)
-    _mark_written(delta, out)
+        raise TypeError(checks.wrong("uniform_init_", "rng", "a PhiloxState", type(rng).__name__))
+
+    def check() -> None:
+        checks.images("uniform_init_", x, {}, written)
+        checks.per_sample("uniform_init_", "sample_index", sample_index, x, torch.int64)
+        if rng.tensor.device != x.device:
+            raise ValueError(checks.wrong("uniform_init_", "rng", f"device {x.device}", rng.tensor.device))
+
+    bounds = {"epsilon": epsilon, "lower": lower, "upper": upper}
+    _run("uniform_init_", check, written, x, (delta, x, rng.tensor), bounds, (sample_index, out))
     return delta
 
 
@@ -128,10 +134,28 @@ def uniform_init(
     return uniform_init_(delta, x, epsilon, lower, upper, rng=rng, sample_index=sample_index, out=out)
 
 
-def _mark_written(delta: Tensor, out: Tensor | None) -> None:
-    """Advance the version counters, so that autograd notices a saved tensor that was overwritten."""
-    if torch.compiler.is_compiling():
-        return
-    torch.autograd.graph.increment_version(delta)
-    if out is not None:
-        torch.autograd.graph.increment_version(out)
+def _run(
+    name: str,
+    check: Callable[[], None],
+    written: dict[str, Tensor],
+    x: Tensor,
+    images: Sequence[Tensor],
+    bounds: dict[str, Bound],
+    options: Sequence[Tensor | None],
+) -> None:
+    """Run an operation, or raise what `check` says is wrong; every call passes here: it is written for speed.
+
+    A native operator refuses what is wrong by itself, but does not see gradients that are recorded.
+    """
+    compiling = torch.compiler.is_compiling()
+    try:
+        backend = choose(x.device)
+        if compiling or backend != "native" or any(map(_requires_grad, written.values())):
+            check()
+        overload, rows = prepare(name, x, bounds)
+        pick(backend, name, overload)(*images, rows, *options)
+    except (AttributeError, RuntimeError):
+        check()
+        raise
+    if not compiling:  # so that autograd notices a saved tensor that was overwritten
+        torch.autograd.graph.increment_version(written.values())

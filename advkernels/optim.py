@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from advkernels import checks
-from advkernels.dispatch import pick
+from advkernels.dispatch import choose, pick
 
 
 class MasterSGD(torch.optim.Optimizer):
@@ -99,7 +99,7 @@ class MasterSGD(torch.optim.Optimizer):
     def _update(self, group: dict[str, Any], params: list[Tensor], device: torch.device) -> None:
         states = [self._state(param, group) for param in params]
         lr = group["lr"]
-        pick("sgd_step_", device)(
+        pick(choose(device), "sgd_step_")(
             params,
             [param.grad for param in params],
             [state["master"] for state in states],

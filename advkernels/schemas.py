@@ -1,7 +1,7 @@
 """Every operator's schema with its fake kernel, and the reference as its default kernel.
 
-A bound (alpha, epsilon, lower, upper) comes in two overloads: `.values`, 1 or C floats that a kernel takes by value,
-and `.tensors`, float32 tables of shape (N|1, C|1) that it reads on the device.
+The bounds of an image operation (alpha but for `uniform_init_`, epsilon, lower, upper) come in two overloads, which
+`bounds.py` explains.
 An absent master or momentum buffer in the lists of `sgd_step_` is a tensor of no elements.
 """
 
@@ -14,15 +14,16 @@ from advkernels.backends import reference
 
 LIBRARY = torch.library.Library("advkernels", "DEF")
 
+_SIGN_STEP = "(Tensor(a!) delta, Tensor grad, Tensor x, {}[] bounds, Tensor? mask, Tensor(b!)? out) -> ()"
+_UNIFORM_INIT = (
+    "(Tensor(a!) delta, Tensor x, Tensor(b!) state, {}[] bounds, Tensor? sample_index, Tensor(c!)? out) -> ()"
+)
+
 SCHEMAS = {
-    "sign_step_.values": "(Tensor(a!) delta, Tensor grad, Tensor x, float[] alpha, float[] epsilon, "
-    "float[] lower, float[] upper, Tensor? mask, Tensor(b!)? out) -> ()",
-    "sign_step_.tensors": "(Tensor(a!) delta, Tensor grad, Tensor x, Tensor alpha, Tensor epsilon, "
-    "Tensor lower, Tensor upper, Tensor? mask, Tensor(b!)? out) -> ()",
-    "uniform_init_.values": "(Tensor(a!) delta, Tensor x, Tensor(b!) state, float[] epsilon, "
-    "float[] lower, float[] upper, Tensor? sample_index, Tensor(c!)? out) -> ()",
-    "uniform_init_.tensors": "(Tensor(a!) delta, Tensor x, Tensor(b!) state, Tensor epsilon, "
-    "Tensor lower, Tensor upper, Tensor? sample_index, Tensor(c!)? out) -> ()",
+    "sign_step_.values": _SIGN_STEP.format("float"),
+    "sign_step_.tensors": _SIGN_STEP.format("Tensor"),
+    "uniform_init_.values": _UNIFORM_INIT.format("float"),
+    "uniform_init_.tensors": _UNIFORM_INIT.format("Tensor"),
     "sgd_step_": "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] masters, Tensor(c!)[] momentum_buffers, "
     "Tensor(d!)[] steps, Tensor lr, Tensor? inv_scale, Tensor? found_inf, float momentum, float dampening, "
     "float weight_decay, bool nesterov, bool maximize) -> ()",
@@ -36,7 +37,13 @@ DEFAULTS: dict[str, Callable[..., None]] = {
 
 
 def fake(*args: Any, **kwargs: Any) -> None:
-    """Every operator writes into its arguments and returns nothing: there is no shape to infer."""
+    """Every operator writes into its arguments and returns nothing: there is no shape to infer.
+
+    Raises: RuntimeError where some tensors are on the meta device and others are not, as PyTorch's operators do
+    """
+    tensors = [arg for arg in (*args, *kwargs.values()) if isinstance(arg, torch.Tensor)]
+    if len({tensor.is_meta for tensor in tensors}) > 1:
+        raise RuntimeError("wanted all tensors on the meta device, or none")
 
 
 def _register() -> None:

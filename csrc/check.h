@@ -1,5 +1,4 @@
-// Argument checks of the native operators: operation, argument, wanted, got. What keeps memory safe when an operator
-// is called without the Python facade; the facade checks more and first.
+// Argument checks of the native operators, which refuse before anything is written: operation, argument, wanted, got.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -10,6 +9,9 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "bounds.h"
+#include "overlap.h"
 
 namespace advkernels {
 
@@ -42,6 +44,17 @@ inline void check_image(const char* operation, const char* argument, const Tenso
                     ": wanted the device of x, got another");
 }
 
+// A tensor that will be written: its elements have places of their own, apart from those of the others.
+inline void check_written(const char* operation, const char* argument, const Tensor& tensor,
+                          std::initializer_list<const Tensor*> others) {
+    STD_TORCH_CHECK(!overlaps_itself(tensor), operation, ": ", argument,
+                    ": wanted one place in memory an element, got a tensor that overlaps itself");
+    for (const Tensor* other : others) {
+        STD_TORCH_CHECK(!share_memory(tensor, *other), operation, ": ", argument,
+                        ": wanted memory of its own, got memory shared with another argument");
+    }
+}
+
 inline void check_vector(const char* operation, const char* argument, const Tensor& tensor, ScalarType type,
                          int64_t size, const Tensor& like) {
     STD_TORCH_CHECK(tensor.scalar_type() == type, operation, ": ", argument, ": wanted another dtype");
@@ -51,21 +64,111 @@ inline void check_vector(const char* operation, const char* argument, const Tens
                     ": wanted the device of x, got another");
 }
 
-inline void check_values(const char* operation, const char* argument, const std::vector<double>& values,
-                         int64_t channels) {
-    const int64_t size = static_cast<int64_t>(values.size());
-    STD_TORCH_CHECK(size == 1 || size == channels, operation, ": ", argument, ": wanted 1 or ", channels,
-                    " floats, one a channel, got ", size);
+inline int64_t sample_count(const Tensor& x) { return x.dim() > 0 ? x.size(0) : 1; }
+inline int64_t channel_count(const Tensor& x) { return x.dim() > 1 ? x.size(1) : 1; }
+
+// Floats a row of an operator's bounds given by value: 1, or one a channel.
+inline int64_t row_width(const char* operation, const std::vector<double>& values, int rows, const Tensor& x) {
+    const int64_t size = static_cast<int64_t>(values.size()), channels = channel_count(x);
+    STD_TORCH_CHECK(size == rows || size == rows * channels, operation, ": bounds: wanted ", rows, " rows of 1 or ",
+                    channels, " floats, one a channel, got ", size, " floats");
+    return size / rows;
 }
 
-inline void check_table(const char* operation, const char* argument, const Tensor& table, int64_t samples,
-                        int64_t channels, const Tensor& like) {
+inline BoundTable bound_table(const char* operation, const char* argument, const Tensor& table, const Tensor& x) {
+    const int64_t samples = sample_count(x), channels = channel_count(x);
     STD_TORCH_CHECK(table.dim() == 2 && (table.size(0) == 1 || table.size(0) == samples) &&
                         (table.size(1) == 1 || table.size(1) == channels),
                     operation, ": ", argument, ": wanted a table (", samples, " or 1, ", channels, " or 1), got ",
                     shape_text(table));
-    STD_TORCH_CHECK(table.scalar_type() == ScalarType::Float && table.device() == like.device(), operation, ": ",
-                    argument, ": wanted float32 on the device of x, got another dtype or device");
+    STD_TORCH_CHECK(table.scalar_type() == ScalarType::Float && table.device() == x.device(), operation, ": ", argument,
+                    ": wanted float32 on the device of x, got another dtype or device");
+    return {static_cast<const float*>(table.data_ptr()), table.size(0) > 1 ? table.stride(0) : 0,
+            table.size(1) > 1 ? table.stride(1) : 0};
+}
+
+// An operator's bounds given as tables, one a row.
+inline BoundTables bound_tables(const char* operation, const std::vector<Tensor>& given, int rows, const Tensor& x) {
+    STD_TORCH_CHECK(static_cast<int>(given.size()) == rows, operation, ": bounds: wanted ", rows, " tables, got ",
+                    given.size());
+    BoundTables result;
+    for (int i = 0; i < kBounds; ++i) {
+        result.tables[i] = bound_table(operation, kBoundNames[i], given[row_of(i, rows)], x);
+    }
+    return result;
+}
+
+inline void check_sign_step(const char* operation, const Tensor& delta, const Tensor& grad, const Tensor& x,
+                            const std::optional<Tensor>& mask, const std::optional<Tensor>& out) {
+    check_image(operation, "x", x, x);
+    check_image(operation, "delta", delta, x);
+    check_image(operation, "grad", grad, x);
+    check_written(operation, "delta", delta, {&grad, &x});
+    if (mask) {
+        check_vector(operation, "mask", *mask, ScalarType::Bool, sample_count(x), x);
+    }
+    if (out) {
+        check_image(operation, "out", *out, x);
+        check_written(operation, "out", *out, {&delta, &grad, &x});
+    }
+}
+
+inline void check_uniform_init(const char* operation, const Tensor& delta, const Tensor& x, const Tensor& state,
+                               const std::optional<Tensor>& sample_index, const std::optional<Tensor>& out) {
+    check_image(operation, "x", x, x);
+    check_image(operation, "delta", delta, x);
+    check_written(operation, "delta", delta, {&x});
+    check_vector(operation, "state", state, ScalarType::Long, 2, x);
+    if (sample_index) {
+        check_vector(operation, "sample_index", *sample_index, ScalarType::Long, sample_count(x), x);
+    }
+    if (out) {
+        check_image(operation, "out", *out, x);
+        check_written(operation, "out", *out, {&delta, &x});
+    }
+}
+
+inline void check_one(const char* operation, const char* argument, const Tensor& tensor, ScalarType type,
+                      const Tensor& like) {
+    STD_TORCH_CHECK(tensor.numel() == 1 && tensor.scalar_type() == type && tensor.device() == like.device(), operation,
+                    ": ", argument, ": wanted one ", type == ScalarType::Long ? "int64" : "float32",
+                    " on the device of params");
+}
+
+// Parameter i of a step: a master of no elements is an absent one.
+inline void check_sgd_parameter(const char* operation, size_t i, const std::vector<Tensor>& params,
+                                const std::vector<Tensor>& grads, const std::vector<Tensor>& masters,
+                                const std::vector<Tensor>& momentum_buffers, const std::vector<Tensor>& steps,
+                                bool has_momentum) {
+    const Tensor& param = params[i];
+    check_image(operation, "params", param, param);
+    STD_TORCH_CHECK(param.device() == params[0].device(), operation, ": params: wanted one device for all");
+    check_image(operation, "grads", grads[i], param);
+    check_one(operation, "steps", steps[i], ScalarType::Long, param);
+    if (masters[i].numel() > 0) {
+        check_image(operation, "masters", masters[i], param);
+        STD_TORCH_CHECK(masters[i].scalar_type() == ScalarType::Float, operation, ": masters: wanted float32");
+    }
+    if (has_momentum) {
+        check_image(operation, "momentum_buffers", momentum_buffers[i], param);
+    }
+}
+
+// Lists of one length, and parameters that are fit for a step together.
+inline void check_sgd_step(const char* operation, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
+                           const std::vector<Tensor>& masters, const std::vector<Tensor>& momentum_buffers,
+                           const std::vector<Tensor>& steps, bool has_momentum) {
+    const auto check_size = [&](const char* argument, const std::vector<Tensor>& list) {
+        STD_TORCH_CHECK(list.size() == params.size(), operation, ": ", argument, ": wanted ", params.size(),
+                        " tensors, got ", list.size());
+    };
+    check_size("grads", grads);
+    check_size("masters", masters);
+    check_size("momentum_buffers", momentum_buffers);
+    check_size("steps", steps);
+    for (size_t i = 0; i < params.size(); ++i) {
+        check_sgd_parameter(operation, i, params, grads, masters, momentum_buffers, steps, has_momentum);
+    }
 }
 
 }  // namespace advkernels

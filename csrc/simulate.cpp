@@ -23,7 +23,7 @@ using Given = std::tuple<int64_t, std::string, std::vector<int64_t>, std::vector
 using MaybeGiven = std::optional<Given>;
 // (address, sample stride, channel stride) of a table
 using GivenTable = std::tuple<int64_t, int64_t, int64_t>;
-using Values = std::vector<double>;
+using Values = std::vector<float>;  // rows of 1 or C floats
 
 template <typename T>
 T* pointer(int64_t address) {
@@ -48,22 +48,16 @@ View view(const MaybeGiven& given) {
     return result;
 }
 
-BoundSet bound_set(const std::vector<Values>& values, const std::vector<GivenTable>& tables, const View& x) {
-    BoundSet set{};
+BoundSet bound_set(const Values& values, const std::vector<GivenTable>& given, const View& x) {
     if (!values.empty()) {
-        plan_values(set, values.at(0), values.at(1), values.at(2), values.at(3));
-        return set;
+        return plan_values(values.data(), kBounds, static_cast<int64_t>(values.size()) / kBounds);
     }
-    const auto table = [&](int i) {
-        const auto& [address, sample_stride, channel_stride] = tables.at(i);
-        return BoundTable{pointer<const float>(address), sample_stride, channel_stride};
-    };
-    set.alpha = table(0);
-    set.epsilon = table(1);
-    set.lower = table(2);
-    set.upper = table(3);
-    plan_tables(set, x.channels(), x.numel() == 0);
-    return set;
+    BoundTables tables;
+    for (int i = 0; i < kBounds; ++i) {
+        const auto& [address, sample_stride, channel_stride] = given.at(i);
+        tables.tables[i] = {pointer<const float>(address), sample_stride, channel_stride};
+    }
+    return plan_tables(tables, x.channels(), x.numel() == 0);
 }
 
 // Which part of a grid runs; dry: with addresses only.
@@ -114,7 +108,7 @@ py::tuple with_path(Path path, const Visit& visit) {
 }
 
 py::tuple simulate_sign_step(const Given& delta, const Given& grad, const Given& x, const MaybeGiven& out,
-                             const std::vector<Values>& values, const std::vector<GivenTable>& tables, int64_t mask,
+                             const Values& values, const std::vector<GivenTable>& tables, int64_t mask,
                              int64_t mask_stride, const Grid& grid) {
     const SignStep a = plan_sign_step(view(delta), view(grad), view(x), view(out), bound_set(values, tables, view(x)),
                                       pointer<const bool>(mask), mask_stride);
@@ -132,8 +126,8 @@ py::tuple simulate_sign_step(const Given& delta, const Given& grad, const Given&
 }
 
 py::tuple simulate_uniform_init(const Given& delta, const Given& x, const MaybeGiven& out, int64_t state,
-                                const std::vector<Values>& values, const std::vector<GivenTable>& tables,
-                                int64_t sample_index, int64_t sample_index_stride, const Grid& grid) {
+                                const Values& values, const std::vector<GivenTable>& tables, int64_t sample_index,
+                                int64_t sample_index_stride, const Grid& grid) {
     int64_t* seed = pointer<int64_t>(state);
     const UniformInit a = plan_uniform_init(view(delta), view(x), view(out), bound_set(values, tables, view(x)),
                                             pointer<const int64_t>(sample_index), sample_index_stride, seed, seed + 1);

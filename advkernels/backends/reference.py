@@ -1,7 +1,7 @@
 """Every operation in plain PyTorch: the definition that all other backends equal bit for bit.
 
 The arithmetic is float32, one rounding an operation, and one more at the store. Arguments are those of the operators
-in `schemas.py`; a bound is a list of 1 or C floats, or a float32 tensor (N|1, C|1).
+in `schemas.py`.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Bound = Sequence[float] | Tensor
+from advkernels.bounds import Row, Rows, split
 
 _MASK32 = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -20,15 +20,12 @@ def sign_step_(
     delta: Tensor,
     grad: Tensor,
     x: Tensor,
-    alpha: Bound,
-    epsilon: Bound,
-    lower: Bound,
-    upper: Bound,
+    bounds: Rows,
     mask: Tensor | None = None,
     out: Tensor | None = None,
 ) -> None:
     """d1 = clamp(d + alpha sign(g), -eps, eps); d2 = max(min(d1, upper - x), lower - x); stored into delta."""
-    a, eps, lo, hi = (_broadcast(bound, x) for bound in (alpha, epsilon, lower, upper))
+    a, eps, lo, hi = (_broadcast(row, x) for row in split(bounds, 4))
     g, x32 = grad.float(), x.float()
     sign = (g > 0).float() - (g < 0).float()
     d = delta.float() + a * sign
@@ -43,14 +40,12 @@ def uniform_init_(
     delta: Tensor,
     x: Tensor,
     state: Tensor,
-    epsilon: Bound,
-    lower: Bound,
-    upper: Bound,
+    bounds: Rows,
     sample_index: Tensor | None = None,
     out: Tensor | None = None,
 ) -> None:
     """u * (2 eps) - eps with u in [0, 1), projected into the box, stored into delta; the draw counter advances."""
-    eps, lo, hi = (_broadcast(bound, x) for bound in (epsilon, lower, upper))
+    eps, lo, hi = (_broadcast(row, x) for row in split(bounds, 3))
     bits = philox_bits(state, _logical_index(x, sample_index))
     u = (bits >> 8).float() * 2.0**-24
     x32 = x.float()
@@ -147,14 +142,14 @@ def _store(target: Tensor, value: Tensor, apply: Tensor | None) -> None:
     target.copy_(value if apply is None else torch.where(apply, value.to(target.dtype), target))
 
 
-def _broadcast(bound: Bound, x: Tensor) -> Tensor:
+def _broadcast(row: Row, x: Tensor) -> Tensor:
     """A float32 tensor of x's number of dimensions that broadcasts over x."""
-    if isinstance(bound, Tensor):
-        table = bound
-    elif len(bound) == 1:
-        return torch.full((), bound[0], dtype=torch.float32, device=x.device)
+    if isinstance(row, Tensor):
+        table = row
+    elif len(row) == 1:
+        return torch.full((), row[0], dtype=torch.float32, device=x.device)
     else:
-        table = torch.tensor(bound, dtype=torch.float32, device=x.device).unsqueeze(0)
+        table = torch.tensor(row, dtype=torch.float32, device=x.device).unsqueeze(0)
     return table.reshape((table.shape + (1,) * x.dim())[: x.dim()]) if x.dim() else table.reshape(())
 
 

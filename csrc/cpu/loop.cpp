@@ -77,8 +77,6 @@ void scatter(const Loop& loop, const Operand& target, int64_t begin, int64_t cou
     walk<T>(loop, target, begin, count, [tile](int64_t i, T* element) { *element = from_float<T>(tile[i]); });
 }
 
-bool lends_memory(const Operand& tensor) { return tensor.dense && tensor.type == ScalarType::Float; }
-
 float* own_memory(const Operand& tensor, int64_t begin) { return reinterpret_cast<float*>(tensor.data) + begin; }
 
 // Contiguous in the loop's order; a dimension of size 1 may have any stride.
@@ -113,6 +111,8 @@ Loop make_loop(const Tensor& tensor, bool channels_last) {
 }
 
 }  // namespace
+
+bool lends_memory(const Operand& tensor) { return tensor.dense && tensor.type == ScalarType::Float; }
 
 Loop logical_loop(const Tensor& tensor) { return make_loop(tensor, false); }
 
@@ -176,21 +176,6 @@ AK_CLONES void add_tile(float* __restrict out, const float* x, const float* d, i
     for (int64_t i = 0; i < count; ++i) {
         out[i] = x[i] + d[i];
     }
-}
-
-Bound::Bound(const char* operation, const char* argument, const std::vector<double>& values, const Tensor& x)
-    : values_(values.begin(), values.end()),
-      data_(values_.data()),
-      sample_stride_(0),
-      channel_stride_(values.size() > 1) {
-    check_values(operation, argument, values, channel_count(x));
-}
-
-Bound::Bound(const char* operation, const char* argument, const Tensor& table, const Tensor& x) {
-    check_table(operation, argument, table, sample_count(x), channel_count(x), x);
-    data_ = static_cast<const float*>(table.data_ptr());
-    sample_stride_ = table.size(0) > 1 ? table.stride(0) : 0;
-    channel_stride_ = table.size(1) > 1 ? table.stride(1) : 0;
 }
 
 }  // namespace advkernels

@@ -47,6 +47,8 @@ Loop logical_loop(const Tensor& tensor);
 Loop memory_loop(const Tensor& tensor);
 Operand operand(const Loop& loop, const Tensor& tensor);
 
+// Whether tiles of the tensor are its own memory, of any length.
+bool lends_memory(const Operand& tensor);
 // The elements [begin, begin + count) as float32: the tensor's own memory, or the buffer, filled.
 const float* load(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer);
 // As load, for a tile that will be changed in place.
@@ -59,26 +61,18 @@ void store(const Loop& loop, const Operand& target, int64_t begin, int64_t count
 // out = x + d
 void add_tile(float* out, const float* x, const float* d, int64_t count);
 
-// One value for each (sample, channel), whatever it was given as.
-class Bound {
-  public:
-    Bound(const char* operation, const char* argument, const std::vector<double>& values, const Tensor& x);
-    Bound(const char* operation, const char* argument, const Tensor& table, const Tensor& x);
-    float at(int64_t sample, int64_t channel) const {
-        return data_[sample * sample_stride_ + channel * channel_stride_];
-    }
-    bool per_sample() const { return sample_stride_ != 0; }
-    bool per_channel() const { return channel_stride_ != 0; }
+// The bounds of an operator call, with the memory of those that were given by value.
+struct GivenBounds {
+    GivenBounds(const char* operation, const std::vector<double>& given, int rows, const Tensor& x)
+        : values(given.begin(), given.end()),
+          tables(tables_of_rows(values.data(), rows, row_width(operation, given, rows, x))) {}
+    GivenBounds(const char* operation, const std::vector<Tensor>& given, int rows, const Tensor& x)
+        : tables(bound_tables(operation, given, rows, x)) {}
+    GivenBounds(const GivenBounds&) = delete;
 
-  private:
-    std::vector<float> values_;
-    const float* data_;
-    int64_t sample_stride_;
-    int64_t channel_stride_;
+    std::vector<float> values;
+    BoundTables tables;
 };
-
-inline int64_t sample_count(const Tensor& x) { return x.dim() > 0 ? x.size(0) : 1; }
-inline int64_t channel_count(const Tensor& x) { return x.dim() > 1 ? x.size(1) : 1; }
 
 // Calls tile(begin, count) over all elements in parallel; no tile crosses a multiple of segment.
 template <typename Tile>

@@ -73,19 +73,12 @@ float scalar(const char* argument, const Tensor& tensor) {
     return *static_cast<const float*>(tensor.data_ptr());
 }
 
-void check_sizes(const char* argument, const std::vector<Tensor>& list, const std::vector<Tensor>& params) {
-    STD_TORCH_CHECK(list.size() == params.size(), kName, ": ", argument, ": wanted ", params.size(), " tensors, got ",
-                    list.size());
-}
-
 void sgd_step_cpu(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> masters,
                   std::vector<Tensor> momentum_buffers, std::vector<Tensor> steps, Tensor lr,
                   std::optional<Tensor> inv_scale, std::optional<Tensor> found_inf, double momentum, double dampening,
                   double weight_decay, bool nesterov, bool maximize) {
-    check_sizes("grads", grads, params);
-    check_sizes("masters", masters, params);
-    check_sizes("momentum_buffers", momentum_buffers, params);
-    check_sizes("steps", steps, params);
+    const bool has_momentum = momentum != 0.0;
+    check_sgd_step(kName, params, grads, masters, momentum_buffers, steps, has_momentum);
     const SgdSettings settings{scalar("lr", lr),
                                inv_scale ? scalar("inv_scale", *inv_scale) : 1.0f,
                                static_cast<float>(momentum),
@@ -97,26 +90,18 @@ void sgd_step_cpu(std::vector<Tensor> params, std::vector<Tensor> grads, std::ve
     if (found_inf && scalar("found_inf", *found_inf) != 0.0f) {
         return;
     }
-    const bool has_momentum = momentum != 0.0;
     std::vector<Parameter> parameters(params.size());
     std::vector<Chunk> chunks;
     for (size_t i = 0; i < params.size(); ++i) {
         const bool has_master = masters[i].numel() > 0;
-        check_image(kName, "params", params[i], params[i]);
-        check_image(kName, "grads", grads[i], params[i]);
-        STD_TORCH_CHECK(steps[i].numel() == 1 && steps[i].scalar_type() == ScalarType::Long && steps[i].is_cpu(), kName,
-                        ": steps: wanted one int64 a parameter, on its device");
         const Loop loop = memory_loop(params[i]);
         Parameter& p = parameters[i];
         p = {loop, operand(loop, params[i]), operand(loop, grads[i]), {}, {}, has_master, false};
         p.first = *static_cast<const int64_t*>(steps[i].data_ptr()) == 0;
         if (has_master) {
-            check_image(kName, "masters", masters[i], params[i]);
             p.master = operand(loop, masters[i]);
-            STD_TORCH_CHECK(p.master.type == ScalarType::Float, kName, ": masters: wanted float32");
         }
         if (has_momentum) {
-            check_image(kName, "momentum_buffers", momentum_buffers[i], params[i]);
             p.momentum = operand(loop, momentum_buffers[i]);
         }
         for (int64_t begin = 0; begin < loop.numel; begin += kGrain) {

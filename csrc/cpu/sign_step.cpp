@@ -33,23 +33,14 @@ AK_CLONES void sign_step_tile_per_element(float* __restrict d, const float* __re
 struct Arguments {
     Loop loop;
     Operand delta, grad, x, out;
-    Bound alpha, epsilon, lower, upper;
+    BoundTables bounds;
     const bool* mask;
     int64_t mask_stride;
-    bool has_out;
+    bool has_out, per_sample, per_channel;
 
-    Bounds bounds(int64_t sample, int64_t channel) const {
-        return {alpha.at(sample, channel), epsilon.at(sample, channel), lower.at(sample, channel),
-                upper.at(sample, channel)};
-    }
-    bool per_sample() const {
-        return mask != nullptr || alpha.per_sample() || epsilon.per_sample() || lower.per_sample() ||
-               upper.per_sample();
-    }
-    bool per_channel() const {
-        return alpha.per_channel() || epsilon.per_channel() || lower.per_channel() || upper.per_channel();
-    }
     bool active(int64_t sample) const { return mask == nullptr || mask[sample * mask_stride]; }
+    // No tile is converted or visited twice, so that none needs to be small.
+    bool in_place() const { return !has_out && lends_memory(delta) && lends_memory(grad) && lends_memory(x); }
 };
 
 void fill(BoundsTile& tile, const Arguments& a, int64_t sample, int64_t channel) {
@@ -59,7 +50,7 @@ void fill(BoundsTile& tile, const Arguments& a, int64_t sample, int64_t channel)
     tile.sample = sample;
     tile.channel = channel;
     for (int64_t i = 0, c = channel; i < kTile; ++i, c = c + 1 == a.loop.channels ? 0 : c + 1) {
-        const Bounds b = a.bounds(sample, c);
+        const Bounds b = a.bounds.at(sample, c);
         tile.alpha[i] = b.alpha;
         tile.epsilon[i] = b.epsilon;
         tile.lower[i] = b.lower;
@@ -69,14 +60,15 @@ void fill(BoundsTile& tile, const Arguments& a, int64_t sample, int64_t channel)
 
 void step_range(const Arguments& a, int64_t begin, int64_t end) {
     const Loop& loop = a.loop;
-    const bool innermost = loop.channels_last && a.per_channel();
-    const int64_t sample_segment = a.per_sample() ? loop.sample_size : loop.numel;
-    const int64_t segment = !loop.channels_last && a.per_channel() ? loop.spatial_size : sample_segment;
-    const int64_t tile_size = innermost && loop.channels <= kTile ? kTile / loop.channels * loop.channels : kTile;
+    const bool innermost = loop.channels_last && a.per_channel;
+    const int64_t sample_segment = a.per_sample ? loop.sample_size : loop.numel;
+    const int64_t segment = !loop.channels_last && a.per_channel ? loop.spatial_size : sample_segment;
+    const int64_t whole_pixels = loop.channels <= kTile ? kTile / loop.channels * loop.channels : kTile;
+    const int64_t tile_size = innermost ? whole_pixels : a.in_place() ? segment : kTile;
     TileBuffer delta_buffer, grad_buffer, x_buffer, out_buffer;
     BoundsTile bounds_tile;
     for_each_tile(begin, end, segment, tile_size, [&](int64_t first, int64_t count) {
-        const int64_t sample = a.per_sample() ? first / loop.sample_size : 0;
+        const int64_t sample = a.per_sample ? first / loop.sample_size : 0;
         const float* x = load(loop, a.x, first, count, x_buffer);
         float* d = load_mutable(loop, a.delta, first, count, delta_buffer);
         if (a.active(sample)) {
@@ -85,8 +77,8 @@ void step_range(const Arguments& a, int64_t begin, int64_t end) {
                 fill(bounds_tile, a, sample, first % loop.channels);
                 sign_step_tile_per_element(d, g, x, count, bounds_tile);
             } else {
-                const int64_t channel = a.per_channel() ? first / loop.spatial_size % loop.channels : 0;
-                sign_step_tile(d, g, x, count, a.bounds(sample, channel));
+                const int64_t channel = a.per_channel ? first / loop.spatial_size % loop.channels : 0;
+                sign_step_tile(d, g, x, count, a.bounds.at(sample, channel));
             }
             store(loop, a.delta, first, count, d);
         }
@@ -100,30 +92,22 @@ void step_range(const Arguments& a, int64_t begin, int64_t end) {
 }
 
 template <typename Given>
-void sign_step_cpu(Tensor delta, Tensor grad, Tensor x, Given alpha, Given epsilon, Given lower, Given upper,
-                   std::optional<Tensor> mask, std::optional<Tensor> out) {
-    check_image(kName, "x", x, x);
-    check_image(kName, "delta", delta, x);
-    check_image(kName, "grad", grad, x);
-    if (mask) {
-        check_vector(kName, "mask", *mask, ScalarType::Bool, sample_count(x), x);
-    }
-    if (out) {
-        check_image(kName, "out", *out, x);
-    }
+void sign_step_cpu(Tensor delta, Tensor grad, Tensor x, Given bounds, std::optional<Tensor> mask,
+                   std::optional<Tensor> out) {
+    check_sign_step(kName, delta, grad, x, mask, out);
+    const GivenBounds given(kName, bounds, kBounds, x);
     const Loop loop = memory_loop(delta);
     const Arguments arguments{loop,
                               operand(loop, delta),
                               operand(loop, grad),
                               operand(loop, x),
                               out ? operand(loop, *out) : Operand{},
-                              Bound(kName, "alpha", alpha, x),
-                              Bound(kName, "epsilon", epsilon, x),
-                              Bound(kName, "lower", lower, x),
-                              Bound(kName, "upper", upper, x),
+                              given.tables,
                               mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr,
                               mask ? mask->stride(0) : 0,
-                              out.has_value()};
+                              out.has_value(),
+                              mask.has_value() || given.tables.per_sample(),
+                              given.tables.per_channel()};
     torch::stable::parallel_for(0, loop.numel, kGrain,
                                 [&](int64_t begin, int64_t end) { step_range(arguments, begin, end); });
 }
@@ -132,7 +116,7 @@ void sign_step_cpu(Tensor delta, Tensor grad, Tensor x, Given alpha, Given epsil
 
 STABLE_TORCH_LIBRARY_IMPL(advkernels, CPU, library) {
     library.impl("sign_step_.values", TORCH_BOX(&sign_step_cpu<std::vector<double>>));
-    library.impl("sign_step_.tensors", TORCH_BOX(&sign_step_cpu<Tensor>));
+    library.impl("sign_step_.tensors", TORCH_BOX(&sign_step_cpu<std::vector<Tensor>>));
 }
 
 }  // namespace advkernels

@@ -45,16 +45,12 @@ AK_CLONES void uniform_init_tile(float* __restrict d, const uint32_t* __restrict
 struct Arguments {
     Loop loop;
     Operand delta, x, out;
-    Bound epsilon, lower, upper;
+    BoundTables bounds;
     const int64_t* sample_index;
     int64_t sample_index_stride;
     uint64_t seed, draw;
-    bool has_out;
+    bool has_out, per_sample, per_channel;
 
-    bool per_sample() const {
-        return sample_index != nullptr || epsilon.per_sample() || lower.per_sample() || upper.per_sample();
-    }
-    bool per_channel() const { return epsilon.per_channel() || lower.per_channel() || upper.per_channel(); }
     // The element's index in N, C, H, W order that its random number hangs on.
     int64_t logical_index(int64_t element) const {
         if (sample_index == nullptr) {
@@ -67,15 +63,14 @@ struct Arguments {
 
 void init_range(const Arguments& a, int64_t begin, int64_t end) {
     const Loop& loop = a.loop;
-    const int64_t sample_segment = a.per_sample() ? loop.sample_size : loop.numel;
-    const int64_t segment = a.per_channel() ? loop.spatial_size : sample_segment;
+    const int64_t sample_segment = a.per_sample ? loop.sample_size : loop.numel;
+    const int64_t segment = a.per_channel ? loop.spatial_size : sample_segment;
     TileBuffer delta_buffer, x_buffer, out_buffer;
     std::array<uint32_t, kBits> bits;
     for_each_tile(begin, end, segment, kTile, [&](int64_t first, int64_t count) {
-        const int64_t sample = a.per_sample() ? first / loop.sample_size : 0;
-        const int64_t channel = a.per_channel() ? first / loop.spatial_size % loop.channels : 0;
-        const Bounds bounds{0.0f, a.epsilon.at(sample, channel), a.lower.at(sample, channel),
-                            a.upper.at(sample, channel)};
+        const int64_t sample = a.per_sample ? first / loop.sample_size : 0;
+        const int64_t channel = a.per_channel ? first / loop.spatial_size % loop.channels : 0;
+        const Bounds bounds = a.bounds.at(sample, channel);
         const int64_t index = a.logical_index(first);
         const int64_t lane = index & 3;
         philox_tile(bits.data(), static_cast<uint64_t>(index >> 2), (lane + count + 3) / 4, a.seed, a.draw);
@@ -93,17 +88,10 @@ void init_range(const Arguments& a, int64_t begin, int64_t end) {
 }
 
 template <typename Given>
-void uniform_init_cpu(Tensor delta, Tensor x, Tensor state, Given epsilon, Given lower, Given upper,
-                      std::optional<Tensor> sample_index, std::optional<Tensor> out) {
-    check_image(kName, "x", x, x);
-    check_image(kName, "delta", delta, x);
-    check_vector(kName, "state", state, ScalarType::Long, 2, x);
-    if (sample_index) {
-        check_vector(kName, "sample_index", *sample_index, ScalarType::Long, sample_count(x), x);
-    }
-    if (out) {
-        check_image(kName, "out", *out, x);
-    }
+void uniform_init_cpu(Tensor delta, Tensor x, Tensor state, Given bounds, std::optional<Tensor> sample_index,
+                      std::optional<Tensor> out) {
+    check_uniform_init(kName, delta, x, state, sample_index, out);
+    const GivenBounds given(kName, bounds, kBounds - 1, x);
     int64_t* seed = static_cast<int64_t*>(state.data_ptr());
     int64_t* draw = seed + state.stride(0);
     const Loop loop = logical_loop(x);
@@ -111,14 +99,14 @@ void uniform_init_cpu(Tensor delta, Tensor x, Tensor state, Given epsilon, Given
                               operand(loop, delta),
                               operand(loop, x),
                               out ? operand(loop, *out) : Operand{},
-                              Bound(kName, "epsilon", epsilon, x),
-                              Bound(kName, "lower", lower, x),
-                              Bound(kName, "upper", upper, x),
+                              given.tables,
                               sample_index ? static_cast<const int64_t*>(sample_index->data_ptr()) : nullptr,
                               sample_index ? sample_index->stride(0) : 0,
                               static_cast<uint64_t>(*seed),
                               static_cast<uint64_t>(*draw),
-                              out.has_value()};
+                              out.has_value(),
+                              sample_index.has_value() || given.tables.per_sample(),
+                              given.tables.per_channel()};
     torch::stable::parallel_for(0, loop.numel, kGrain,
                                 [&](int64_t begin, int64_t end) { init_range(arguments, begin, end); });
     *draw += 1;
@@ -128,7 +116,7 @@ void uniform_init_cpu(Tensor delta, Tensor x, Tensor state, Given epsilon, Given
 
 STABLE_TORCH_LIBRARY_IMPL(advkernels, CPU, library) {
     library.impl("uniform_init_.values", TORCH_BOX(&uniform_init_cpu<std::vector<double>>));
-    library.impl("uniform_init_.tensors", TORCH_BOX(&uniform_init_cpu<Tensor>));
+    library.impl("uniform_init_.tensors", TORCH_BOX(&uniform_init_cpu<std::vector<Tensor>>));
 }
 
 }  // namespace advkernels

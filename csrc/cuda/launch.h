@@ -10,7 +10,7 @@
 #include <algorithm>
 
 #include "../check.h"
-#include "bounds.h"
+#include "bound_set.h"
 
 namespace advkernels::cuda {
 
@@ -75,54 +75,6 @@ inline View view(const char* operation, const Tensor& tensor) {
     return result;
 }
 
-inline BoundTable bound_table(const char* operation, const char* argument, const Tensor& table, const Tensor& x) {
-    const int64_t samples = x.dim() > 0 ? x.size(0) : 1, channels = x.dim() > 1 ? x.size(1) : 1;
-    check_table(operation, argument, table, samples, channels, x);
-    return {static_cast<const float*>(table.data_ptr()), table.size(0) > 1 ? table.stride(0) : 0,
-            table.size(1) > 1 ? table.stride(1) : 0};
-}
-
-// The bounds of an operator call, given as lists of floats or as tables, with the memory they need while it is
-// launched.
-class GivenBounds {
-  public:
-    using Values = std::vector<double>;
-
-    GivenBounds(const Launcher&, const char* operation, const Tensor& x, const Tensor& alpha, const Tensor& epsilon,
-                const Tensor& lower, const Tensor& upper)
-        : set_{bound_table(operation, "alpha", alpha, x), bound_table(operation, "epsilon", epsilon, x),
-               bound_table(operation, "lower", lower, x), bound_table(operation, "upper", upper, x)} {
-        plan_tables(set_, channels(x), x.numel() == 0);
-    }
-
-    GivenBounds(const Launcher& launcher, const char* operation, const Tensor& x, const Values& alpha,
-                const Values& epsilon, const Values& lower, const Values& upper)
-        : set_{} {
-        check_values(operation, "alpha", alpha, channels(x));
-        check_values(operation, "epsilon", epsilon, channels(x));
-        check_values(operation, "lower", lower, channels(x));
-        check_values(operation, "upper", upper, channels(x));
-        if (std::max({alpha.size(), epsilon.size(), lower.size(), upper.size()}) <= kValueChannels) {
-            plan_values(set_, alpha, epsilon, lower, upper);
-            return;
-        }
-        set_.alpha = upload(launcher, x, alpha);
-        set_.epsilon = upload(launcher, x, epsilon);
-        set_.lower = upload(launcher, x, lower);
-        set_.upper = upload(launcher, x, upper);
-        plan_tables(set_, channels(x), x.numel() == 0);
-    }
-
-    const BoundSet& set() const { return set_; }
-
-  private:
-    static int64_t channels(const Tensor& x) { return x.dim() > 1 ? x.size(1) : 1; }
-    BoundTable upload(const Launcher& launcher, const Tensor& x, const Values& values);
-
-    BoundSet set_;
-    std::vector<Tensor> uploaded_;
-};
-
 // Floats that travel in a kernel's arguments into device memory: unlike a copy, also right in a replayed graph.
 struct FloatPacket {
     static constexpr int kFloats = 512;
@@ -137,18 +89,38 @@ static __global__ void write_packet(const __grid_constant__ FloatPacket packet) 
     }
 }
 
-inline BoundTable GivenBounds::upload(const Launcher& launcher, const Tensor& x, const Values& values) {
+inline Tensor upload(const Launcher& launcher, const std::vector<float>& values, const Tensor& like) {
     const int64_t size = static_cast<int64_t>(values.size());
-    Tensor table = torch::stable::new_empty(x, {size}, ScalarType::Float);
-    float* data = static_cast<float*>(table.data_ptr());
+    Tensor result = torch::stable::new_empty(like, {size}, ScalarType::Float);
+    float* data = static_cast<float*>(result.data_ptr());
     for (int64_t first = 0; first < size; first += FloatPacket::kFloats) {
-        FloatPacket packet{
-            data + first, static_cast<int32_t>(std::min<int64_t>(FloatPacket::kFloats, size - first)), {}};
-        std::copy_n(values.begin() + first, packet.count, packet.values);
+        const int64_t count = std::min<int64_t>(FloatPacket::kFloats, size - first);
+        FloatPacket packet{data + first, static_cast<int32_t>(count), {}};
+        std::copy_n(values.begin() + first, count, packet.values);
         launcher.launch(write_packet, 1, packet);
     }
-    uploaded_.push_back(table);
-    return {data, 0, size > 1};
+    return result;
 }
+
+// The bounds of an operator call, with the memory that they need while it is launched.
+struct GivenBounds {
+    GivenBounds(const Launcher& launcher, const char* operation, const std::vector<double>& given, int rows,
+                const Tensor& x) {
+        const std::vector<float> values(given.begin(), given.end());
+        const int64_t width = row_width(operation, given, rows, x);
+        if (width <= kValueChannels) {
+            set = plan_values(values.data(), rows, width);
+        } else {
+            uploaded = upload(launcher, values, x);
+            const float* data = static_cast<const float*>(uploaded->data_ptr());
+            set = plan_tables(tables_of_rows(data, rows, width), width, x.numel() == 0);
+        }
+    }
+    GivenBounds(const Launcher&, const char* operation, const std::vector<Tensor>& given, int rows, const Tensor& x)
+        : set(plan_tables(bound_tables(operation, given, rows, x), channel_count(x), x.numel() == 0)) {}
+
+    BoundSet set;
+    std::optional<Tensor> uploaded;
+};
 
 }  // namespace advkernels::cuda

@@ -85,23 +85,15 @@ const float* device_scalar(const char* argument, const std::optional<Tensor>& te
     return static_cast<const float*>(tensor->data_ptr());
 }
 
-void check_sizes(const char* argument, const std::vector<Tensor>& list, const std::vector<Tensor>& params) {
-    STD_TORCH_CHECK(list.size() == params.size(), kName, ": ", argument, ": wanted ", params.size(), " tensors, got ",
-                    list.size());
-}
-
 void sgd_step_cuda(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> masters,
                    std::vector<Tensor> momentum_buffers, std::vector<Tensor> steps, Tensor lr,
                    std::optional<Tensor> inv_scale, std::optional<Tensor> found_inf, double momentum, double dampening,
                    double weight_decay, bool nesterov, bool maximize) {
-    check_sizes("grads", grads, params);
-    check_sizes("masters", masters, params);
-    check_sizes("momentum_buffers", momentum_buffers, params);
-    check_sizes("steps", steps, params);
+    const bool has_momentum = momentum != 0.0, lr_by_value = lr.is_cpu();
+    check_sgd_step(kName, params, grads, masters, momentum_buffers, steps, has_momentum);
     if (params.empty()) {
         return;
     }
-    const bool has_momentum = momentum != 0.0, lr_by_value = lr.is_cpu();
     STD_TORCH_CHECK(lr.numel() == 1 && lr.scalar_type() == ScalarType::Float, kName, ": lr: wanted one float32");
     SgdShared shared{};
     shared.settings = {lr_by_value ? *static_cast<const float*>(lr.data_ptr()) : 0.0f,
@@ -121,19 +113,6 @@ void sgd_step_cuda(std::vector<Tensor> params, std::vector<Tensor> grads, std::v
     parameters.reserve(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
         const bool has_master = masters[i].numel() > 0;
-        check_image(kName, "params", params[i], params[i]);
-        STD_TORCH_CHECK(params[i].device() == params[0].device(), kName, ": params: wanted one device for all");
-        check_image(kName, "grads", grads[i], params[i]);
-        STD_TORCH_CHECK(steps[i].numel() == 1 && steps[i].scalar_type() == ScalarType::Long &&
-                            steps[i].device() == params[i].device(),
-                        kName, ": steps: wanted one int64 a parameter on its device");
-        if (has_master) {
-            check_image(kName, "masters", masters[i], params[i]);
-            STD_TORCH_CHECK(masters[i].scalar_type() == ScalarType::Float, kName, ": masters: wanted float32");
-        }
-        if (has_momentum) {
-            check_image(kName, "momentum_buffers", momentum_buffers[i], params[i]);
-        }
         STD_TORCH_CHECK(chunks_of(params[i].numel()) <= StepTicket::kMaxBlocks, kName, ": params: wanted at most ",
                         StepTicket::kMaxBlocks * kChunk, " elements, got ", params[i].numel());
         parameters.push_back(

@@ -25,21 +25,13 @@ void launch(const Launcher& launcher, const SignStep& arguments) {
 }
 
 template <typename Given>
-void sign_step_cuda(Tensor delta, Tensor grad, Tensor x, Given alpha, Given epsilon, Given lower, Given upper,
-                    std::optional<Tensor> mask, std::optional<Tensor> out) {
-    check_image(kName, "x", x, x);
-    check_image(kName, "delta", delta, x);
-    check_image(kName, "grad", grad, x);
-    if (mask) {
-        check_vector(kName, "mask", *mask, ScalarType::Bool, x.dim() > 0 ? x.size(0) : 1, x);
-    }
-    if (out) {
-        check_image(kName, "out", *out, x);
-    }
+void sign_step_cuda(Tensor delta, Tensor grad, Tensor x, Given bounds, std::optional<Tensor> mask,
+                    std::optional<Tensor> out) {
+    check_sign_step(kName, delta, grad, x, mask, out);
     const Launcher launcher(kName, x);
-    const GivenBounds bounds(launcher, kName, x, alpha, epsilon, lower, upper);
+    const GivenBounds given(launcher, kName, bounds, kBounds, x);
     const SignStep arguments = plan_sign_step(
-        view(kName, delta), view(kName, grad), view(kName, x), out ? view(kName, *out) : View{}, bounds.set(),
+        view(kName, delta), view(kName, grad), view(kName, x), out ? view(kName, *out) : View{}, given.set,
         mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr, mask ? mask->stride(0) : 0);
     switch (arguments.operands.path) {
         case Path::Floats:
@@ -57,7 +49,7 @@ void sign_step_cuda(Tensor delta, Tensor grad, Tensor x, Given alpha, Given epsi
 
 STABLE_TORCH_LIBRARY_IMPL(advkernels, CUDA, library) {
     library.impl("sign_step_.values", TORCH_BOX(&sign_step_cuda<std::vector<double>>));
-    library.impl("sign_step_.tensors", TORCH_BOX(&sign_step_cuda<Tensor>));
+    library.impl("sign_step_.tensors", TORCH_BOX(&sign_step_cuda<std::vector<Tensor>>));
 }
 
 }  // namespace advkernels::cuda

@@ -1,7 +1,7 @@
 // sign_step_, one thread's share of a launch, for host and device. No torch.
 #pragma once
 
-#include "bounds.h"
+#include "bound_set.h"
 
 namespace advkernels::cuda {
 

@@ -54,22 +54,14 @@ void launch(const Launcher& launcher, const UniformInit& arguments) {
 }
 
 template <typename Given>
-void uniform_init_cuda(Tensor delta, Tensor x, Tensor state, Given epsilon, Given lower, Given upper,
-                       std::optional<Tensor> sample_index, std::optional<Tensor> out) {
-    check_image(kName, "x", x, x);
-    check_image(kName, "delta", delta, x);
-    check_vector(kName, "state", state, ScalarType::Long, 2, x);
-    if (sample_index) {
-        check_vector(kName, "sample_index", *sample_index, ScalarType::Long, x.dim() > 0 ? x.size(0) : 1, x);
-    }
-    if (out) {
-        check_image(kName, "out", *out, x);
-    }
+void uniform_init_cuda(Tensor delta, Tensor x, Tensor state, Given bounds, std::optional<Tensor> sample_index,
+                       std::optional<Tensor> out) {
+    check_uniform_init(kName, delta, x, state, sample_index, out);
     const Launcher launcher(kName, x);
-    const GivenBounds bounds(launcher, kName, x, epsilon, epsilon, lower, upper);
+    const GivenBounds given(launcher, kName, bounds, kBounds - 1, x);
     int64_t* seed = static_cast<int64_t*>(state.data_ptr());
     const UniformInit arguments =
-        plan_uniform_init(view(kName, delta), view(kName, x), out ? view(kName, *out) : View{}, bounds.set(),
+        plan_uniform_init(view(kName, delta), view(kName, x), out ? view(kName, *out) : View{}, given.set,
                           sample_index ? static_cast<const int64_t*>(sample_index->data_ptr()) : nullptr,
                           sample_index ? sample_index->stride(0) : 0, seed, seed + state.stride(0));
     switch (arguments.operands.path) {
@@ -88,7 +80,7 @@ void uniform_init_cuda(Tensor delta, Tensor x, Tensor state, Given epsilon, Give
 
 STABLE_TORCH_LIBRARY_IMPL(advkernels, CUDA, library) {
     library.impl("uniform_init_.values", TORCH_BOX(&uniform_init_cuda<std::vector<double>>));
-    library.impl("uniform_init_.tensors", TORCH_BOX(&uniform_init_cuda<Tensor>));
+    library.impl("uniform_init_.tensors", TORCH_BOX(&uniform_init_cuda<std::vector<Tensor>>));
 }
 
 }  // namespace advkernels::cuda

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../philox.h"
-#include "bounds.h"
+#include "bound_set.h"
 #include "ticket.h"
 
 namespace advkernels::cuda {

@@ -10,6 +10,8 @@ import torch
 import advkernels as ak
 from advkernels import dispatch, info
 
+CPU = torch.device("cpu")
+
 
 def step() -> None:
     x = torch.rand(2, 3, 4, 4)
@@ -31,21 +33,21 @@ def test_missing_native_raises_and_auto_falls_back(monkeypatch: pytest.MonkeyPat
     with ak.backend("native"), pytest.raises(ak.BackendUnavailable, match="no compiler that day; available: reference"):
         step()
     with ak.backend("auto"):
-        assert dispatch.choose("cpu") == "reference"
+        assert dispatch.choose(CPU) == "reference"
         step()
 
 
 def test_context_restores_and_nests() -> None:
-    before = dispatch.choose("cpu")
+    before = dispatch.choose(CPU)
     outer = ak.backend("reference")
     with outer, outer:
-        assert dispatch.choose("cpu") == "reference"
+        assert dispatch.choose(CPU) == "reference"
         with ak.backend("auto"):
-            assert dispatch.choose("cpu") == dispatch.fastest("cpu")
-        assert dispatch.choose("cpu") == "reference"
+            assert dispatch.choose(CPU) == dispatch.fastest("cpu")
+        assert dispatch.choose(CPU) == "reference"
     with pytest.raises(KeyError), ak.backend("reference"):
         raise KeyError
-    assert dispatch.choose("cpu") == before
+    assert dispatch.choose(CPU) == before
 
 
 def test_native_is_built_here() -> None:

@@ -37,6 +37,7 @@ BAD: list[tuple[str, Callable[[dict], dict], type[Exception], str]] = [
     ("dtype", lambda a: {"x": a["x"].double()}, TypeError, "sign_step_: x: wanted float32.*got torch.float64"),
     ("integer", lambda a: {"delta": a["delta"].int()}, TypeError, "sign_step_: delta: wanted float32.*int32"),
     ("sparse", lambda a: {"grad": a["grad"].to_sparse()}, TypeError, "sign_step_: grad: wanted a dense"),
+    ("sparse delta", lambda a: {"delta": a["delta"].to_sparse()}, TypeError, "sign_step_: delta: wanted a dense"),
     ("not a tensor", lambda a: {"x": 0.5}, TypeError, "sign_step_: x: wanted a tensor, got float"),
     ("device", lambda a: {"grad": other_device(a["grad"])}, ValueError, "sign_step_: grad: wanted device"),
     ("negative epsilon", lambda a: {"epsilon": -0.1}, ValueError, "sign_step_: epsilon: wanted a radius.*-0.1"),
@@ -77,7 +78,7 @@ def test_sign_step_refuses(change: Callable, error: type[Exception], message: st
     with pytest.raises(error, match=message):
         ak.sign_step_(**arguments)
     for name, tensor in written.items():
-        assert torch.equal(tensor, before[name])
+        assert torch.equal(tensor.to_dense(), before[name].to_dense())
 
 
 def test_disjoint_parts_of_one_buffer_are_fine(device: str, backend: str) -> None:
@@ -149,18 +150,25 @@ def test_native_operators_refuse_what_would_break_memory() -> None:
     if (reason := ak.dispatch.native.why_missing("cpu")) is not None:
         pytest.skip(reason)
     x, op = torch.zeros(SHAPE), torch.ops.advkernels.sign_step_
-    bounds = ([0.1], [0.1], [0.0], [1.0])
+    bounds = [0.1, 0.1, 0.0, 1.0]
     with pytest.raises(RuntimeError, match=r"sign_step_: grad: wanted shape \(4, 3, 8, 8\), got \(1, 3, 8, 8\)"):
-        op.values(x.clone(), x[:1], x, *bounds, None, None)
+        op.values(x.clone(), x[:1], x, bounds, None, None)
     with pytest.raises(RuntimeError, match="sign_step_: delta: wanted float32"):
-        op.values(x.double(), x, x, *bounds, None, None)
-    with pytest.raises(RuntimeError, match="sign_step_: alpha: wanted 1 or 3 floats"):
-        op.values(x.clone(), x, x, [0.1, 0.2], *bounds[1:], None, None)
+        op.values(x.double(), x, x, bounds, None, None)
+    with pytest.raises(RuntimeError, match="sign_step_: bounds: wanted 4 rows of 1 or 3 floats"):
+        op.values(x.clone(), x, x, bounds[1:], None, None)
     with pytest.raises(RuntimeError, match="sign_step_: mask: wanted"):
-        op.values(x.clone(), x, x, *bounds, torch.ones(3, dtype=torch.bool), None)
+        op.values(x.clone(), x, x, bounds, torch.ones(3, dtype=torch.bool), None)
     with pytest.raises(RuntimeError, match="sign_step_: alpha: wanted a table"):
-        op.tensors(x.clone(), x, x, torch.ones(2, 3), *[torch.ones(1, 1)] * 3, None, None)
+        op.tensors(x.clone(), x, x, [torch.ones(2, 3), *[torch.ones(1, 1)] * 3], None, None)
+    with pytest.raises(RuntimeError, match="sign_step_: delta: wanted memory of its own"):
+        op.values(x, x.clone(), x, bounds, None, None)
+    with pytest.raises(RuntimeError, match="sign_step_: out: wanted one place in memory an element"):
+        op.values(x.clone(), x, x, bounds, None, x[:1].clone().expand(SHAPE))
+    windows = overlapping_windows()
+    with pytest.raises(RuntimeError, match="sign_step_: delta: wanted memory of its own"):
+        op.values(windows["delta"], x, windows["x"], bounds, None, None)
     with pytest.raises(RuntimeError, match="uniform_init_: state: wanted shape"):
         torch.ops.advkernels.uniform_init_.values(
-            x.clone(), x, torch.zeros(3, dtype=torch.int64), *bounds[1:], None, None
+            x.clone(), x, torch.zeros(3, dtype=torch.int64), bounds[1:], None, None
         )

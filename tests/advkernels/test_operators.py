@@ -13,14 +13,14 @@ def arguments(name: str, device: str) -> tuple:
     """Example arguments of an operator."""
     x = torch.rand(SHAPE, device=device)
     delta, grad, out = torch.zeros_like(x), torch.randn_like(x), torch.empty_like(x)
-    values = {"values": lambda v: [v], "tensors": lambda v: torch.full((1, 3), v, device=device)}
+    bound = {"values": float, "tensors": lambda v: torch.full((1, 3), v, device=device)}
     operator, _, overload = name.partition(".")
     if operator == "sign_step_":
         mask = torch.tensor([True, False, True], device=device)
-        return delta, grad, x, *map(values[overload], (0.1, 0.2, 0.0, 1.0)), mask, out
+        return delta, grad, x, [bound[overload](v) for v in (0.1, 0.2, 0.0, 1.0)], mask, out
     if operator == "uniform_init_":
         index = torch.arange(3, device=device)
-        return delta, x, ak.PhiloxState(0, device).tensor, *map(values[overload], (0.2, 0.0, 1.0)), index, out
+        return delta, x, ak.PhiloxState(0, device).tensor, [bound[overload](v) for v in (0.2, 0.0, 1.0)], index, out
     params = [torch.randn(7, device=device, dtype=torch.bfloat16), torch.randn(3, 2, device=device)]
     return (
         params,

@@ -123,7 +123,7 @@ def raw_arguments(device: str, **changes: object) -> dict:
 
 
 def run(arguments: dict, device: str) -> None:
-    ak.dispatch.pick("sgd_step_", torch.device(device))(*arguments.values())
+    ak.dispatch.pick(ak.dispatch.choose(torch.device(device)), "sgd_step_")(*arguments.values())
 
 
 def test_found_inf_changes_nothing(device: str, backend: str) -> None:

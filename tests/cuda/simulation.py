@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from advkernels.backends import native
+from advkernels.bounds import split
 
 VALUE_CHANNELS = 64  # bounds of more channels reach the kernels as tables
 
@@ -29,11 +30,12 @@ def given(tensor: Tensor | None, address: int | None = None) -> tuple | None:
     return place, str(tensor.dtype)[6:], list(tensor.shape), list(tensor.stride())
 
 
-def given_bounds(bounds: Sequence[list[float] | Tensor]) -> tuple[list, list]:
-    """(values, tables): lists of floats as they are while they fit into a kernel's arguments."""
-    if isinstance(bounds[0], list) and max(map(len, bounds)) <= VALUE_CHANNELS:
+def given_bounds(bounds: Sequence[float] | Sequence[Tensor]) -> tuple[list, list]:
+    """(values, tables): floats as they are while they fit into a kernel's arguments."""
+    rows = split(bounds, 4)
+    if not isinstance(rows[0], Tensor) and len(rows[0]) <= VALUE_CHANNELS:
         return list(bounds), []
-    tables = [torch.tensor([bound]) if isinstance(bound, list) else bound for bound in bounds]
+    tables = [row if isinstance(row, Tensor) else torch.tensor([row]) for row in rows]
     given_bounds.alive = tables  # type: ignore[attr-defined]
     strides = [[t.stride(dim) if t.shape[dim] > 1 else 0 for dim in range(2)] for t in tables]
     return [], [(table.data_ptr(), *stride) for table, stride in zip(tables, strides, strict=True)]

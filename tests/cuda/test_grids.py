@@ -10,8 +10,8 @@ from simulation import check_accesses, doors, given, given_bounds
 from torch import Tensor
 
 import advkernels as ak
-from advkernels import checks
 from advkernels.backends import reference
+from advkernels.bounds import pack, prepare
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 GRIDS = [(1, 32), (7, 64), (2, 256), (40, 32)]
@@ -33,7 +33,7 @@ def check_sign_step(
     delta: Tensor, grad: Tensor, x: Tensor, out: Tensor | None, bounds: list, mask: Tensor | None, grid: tuple[int, int]
 ) -> str:
     expected, expected_out = delta.clone(), None if out is None else torch.empty_like(out)
-    reference.sign_step_(expected, grad, x, *bounds, mask, expected_out)
+    reference.sign_step_(expected, grad, x, bounds, mask, expected_out)
     mask_place = (0, 0) if mask is None else (mask.data_ptr(), mask.stride(0))
     result = doors().simulate_sign_step(
         given(delta), given(grad), given(x), given(out), *given_bounds(bounds), *mask_place, whole(grid)
@@ -46,12 +46,16 @@ def check_sign_step(
     return result[0]
 
 
+def without_alpha(bounds: list) -> list:
+    return bounds[len(bounds) // 4 :]
+
+
 def check_uniform_init(
     delta: Tensor, x: Tensor, out: Tensor | None, bounds: list, index: Tensor | None, grid: tuple[int, int]
 ) -> str:
     states = [torch.tensor([2**62 + 17, 2**40 + 5]) for _ in range(2)]
     expected, expected_out = delta.clone(), None if out is None else torch.empty_like(out)
-    reference.uniform_init_(expected, x, states[0], *bounds[1:], index, expected_out)
+    reference.uniform_init_(expected, x, states[0], without_alpha(bounds), index, expected_out)
     index_place = (0, 0) if index is None else (index.data_ptr(), index.stride(0))
     result = doors().simulate_uniform_init(
         given(delta), given(x), given(out), states[1].data_ptr(), *given_bounds(bounds), *index_place, whole(grid)
@@ -69,7 +73,7 @@ def test_case_table(case: Case) -> None:
     delta, grad, x = images(case, "cpu", generator)
     given_by_user = {n: bound(case.bounds, s, x, generator)[0] for n, s in (("alpha", 0.03), ("epsilon", 0.1))}
     given_by_user |= {n: bound(case.bounds, s, x, generator)[0] for n, s in (("lower", 0.05), ("upper", 1.0))}
-    _, bounds = checks.bounds("sign_step_", x, **given_by_user)
+    _, bounds = prepare("sign_step_", x, given_by_user)
     mask = (torch.rand(2 * case.shape[0], generator=generator) > 0.3)[::2]
     index = (torch.randperm(2 * case.shape[0], generator=generator) + 2**40)[::2]
     grid = GRIDS[sum(case.shape) % len(GRIDS)]
@@ -87,7 +91,7 @@ def test_mixed_dtypes_take_vectors(dtypes: tuple[torch.dtype, ...], layout: str)
     parts = [torch.randn(3, 3, 8, 12, generator=generator).to(dtype) for dtype in dtypes]
     delta, grad, x = (place(part, layout, 0) for part in parts)
     out = like(grad)
-    bounds = [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [-1.0], [1.0]]
+    bounds = pack([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [-1.0], [1.0]])
     expected = {1: "floats" if dtypes[0] == torch.float32 else "halves"}
     mask = torch.tensor([True, False, True])
     kinds = {dtype == torch.float32 for dtype in dtypes}
@@ -101,7 +105,7 @@ def test_mixed_dtypes_take_vectors(dtypes: tuple[torch.dtype, ...], layout: str)
 @pytest.mark.parametrize("offset", range(9))
 def test_common_misalignment_takes_vectors(dtype: torch.dtype, offset: int) -> None:
     """A head of single elements, vectors, a tail: for every size around the vectors' width."""
-    bounds = [[0.1], [0.2], [-1.0], [1.0]]
+    bounds = [0.1, 0.2, -1.0, 1.0]
     for size in (*range(1, 20), 63, 64, 65):
         parts = [torch.randn(offset + size).to(dtype)[offset:] for _ in range(3)]
         addresses = {tensor.data_ptr() % 16 for tensor in parts}
@@ -117,8 +121,8 @@ def test_common_misalignment_takes_vectors(dtype: torch.dtype, offset: int) -> N
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_channels_last_noise_in_tiles(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     x = torch.rand(shape).to(dtype).contiguous(memory_format=torch.channels_last)
-    bounds = [[0.1] * 3, torch.rand(1, shape[1]), -torch.ones(1, 1), torch.ones(1, 1)]
-    bounds[0] = bounds[1]
+    epsilon = torch.rand(1, shape[1])
+    bounds = [epsilon, epsilon, -torch.ones(1, 1), torch.ones(1, 1)]
     for grid in GRIDS:
         path = check_uniform_init(like(x), x, like(x), bounds, None, grid)
         assert path == "tiles" if shape[1] <= 256 and shape[1] > 1 else path != "tiles"
@@ -191,7 +195,7 @@ def test_draw_counter_advances_once_a_launch() -> None:
     state = torch.tensor([3, 0])
     for draw in range(3):
         delta = torch.empty(100)
-        bounds = given_bounds([[0.0], [0.1], [0.0], [1.0]])
+        bounds = given_bounds([0.0, 0.1, 0.0, 1.0])
         doors().simulate_uniform_init(
             given(delta), given(x), None, state.data_ptr(), *bounds, 0, 0, whole((draw + 1, 32))
         )

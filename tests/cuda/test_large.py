@@ -8,8 +8,10 @@ from plain import uniform_number
 from simulation import doors
 from simulation import given as describe
 
+from advkernels.bounds import pack
+
 BASE = 2**44
-VALUES = [[0.0], [0.25], [-1.0], [1.0]]
+VALUES = [0.0, 0.25, -1.0, 1.0]
 HUGE = (5, 3, 2**15, 2**15 + 4)  # 16 * 10^9 elements, more than 2^31 a sample
 
 
@@ -45,7 +47,7 @@ def test_sign_step_vectors(dtype: torch.dtype, memory_format: torch.memory_forma
     blocks = -(-x.numel() // (width * threads))
     block = blocks - 1 if around == "end" else around // (width * threads)
     grid = doors().Grid(blocks, threads, block, block + 1, dry=True)
-    per_channel = [[0.0], [0.1, 0.2, 0.3], [-1.0], [1.0]]
+    per_channel = pack([[0.0], [0.1, 0.2, 0.3], [-1.0], [1.0]])
     mask = torch.tensor([True, False, True, False, True])  # the blocks above lie in the samples 0, 1, 2 and 4
     first = block * width * threads
     sample = first // (x.numel() // 5)

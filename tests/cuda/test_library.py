@@ -54,6 +54,10 @@ def test_missing_library_gives_its_reason(
     [
         ({"ADVKERNELS_BUILD_CUDA": "yes"}, "ADVKERNELS_BUILD_CUDA: wanted one of auto, 0, 1, got 'yes'"),
         ({"ADVKERNELS_BUILD_CUDA": "1", "CUDA_HOME": "/nowhere"}, "ADVKERNELS_BUILD_CUDA=1, but no nvcc was found"),
+        (
+            {"ADVKERNELS_BUILD_NATIVE": "0", "ADVKERNELS_BUILD_CUDA": "1"},
+            "ADVKERNELS_BUILD_CUDA=1 needs the C++ operators too",
+        ),
     ],
 )
 def test_build_switch(variables: dict[str, str], message: str) -> None:

@@ -244,7 +244,7 @@ def test_sgd_lists_up_to_and_beyond_one_launch(count: int) -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(2):
             lr = torch.tensor(0.1)
-            ak.dispatch.pick("sgd_step_", torch.device("cuda"))(*device, lr.cuda(), None, None, *settings)
+            ak.dispatch.pick("native", "sgd_step_")(*device, lr.cuda(), None, None, *settings)
         torch.cuda.synchronize()
     for _ in range(2):
         ak.backends.reference.sgd_step_(*host, torch.tensor(0.1), None, None, *settings)

@@ -248,7 +248,7 @@ def test_auto_leaves_the_backend_to_the_process(config: TrainConfig, given: str,
         pytest.skip(reason)
     config = dataclasses.replace(config, backend=given)
     with ak.backend("reference"), setup.runtime(config, torch.device(config.device)):
-        assert dispatch.choose(config.device) == wanted
+        assert dispatch.choose(torch.device(config.device)) == wanted
 
 
 def test_the_number_of_threads_is_put_back(config: TrainConfig) -> None:

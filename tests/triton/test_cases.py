@@ -12,6 +12,7 @@ from torch import Tensor
 
 import advkernels as ak
 from advkernels.backends import reference
+from advkernels.bounds import pack
 from advkernels.schemas import SCHEMAS
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -69,6 +70,11 @@ def moved(argument: Any, device: str) -> Any:
     if isinstance(argument, list):
         return [moved(item, device) for item in argument]
     return argument.to(device) if isinstance(argument, Tensor) else argument
+
+
+def rows(bounds: list[Any], device: str) -> list[Any]:
+    """Bounds as an operator takes them."""
+    return moved(bounds, device) if isinstance(bounds[0], Tensor) else pack(bounds)
 
 
 SPECIAL = [float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 1e-42, -1e-42, 65519.9, 65520.0, 3.4e38, 0.999999, 1.0]
@@ -163,7 +169,7 @@ def test_sign_step(case: Case, with_out: bool, masked: bool) -> None:
         delta, grad, x, out = (view for _, view in placed)
         name = "sign_step_.tensors" if isinstance(bounds[0], Tensor) else "sign_step_.values"
         run = reference.sign_step_ if not results else operator(name)
-        run(delta, grad, x, *moved(bounds, device), moved(mask, device), out if with_out else None)
+        run(delta, grad, x, rows(bounds, device), moved(mask, device), out if with_out else None)
         results.append([buffer for buffer, _ in placed])
     for got, wanted in zip(results[1], results[0], strict=True):
         assert_same(got, wanted)
@@ -172,8 +178,8 @@ def test_sign_step(case: Case, with_out: bool, masked: bool) -> None:
 def test_sign_step_of_an_expanded_image() -> None:
     delta, grad, x = values(IMAGE, 1, 0.05), values(IMAGE, 2, 1.0), values((1, *IMAGE[1:]), 3, 0.5)
     wanted, got = delta.clone(), delta.to(DEVICE)
-    reference.sign_step_(wanted, grad, x.expand(IMAGE), *PLAIN)
-    operator("sign_step_.values")(got, grad.to(DEVICE), x.to(DEVICE).expand(IMAGE), *PLAIN, None, None)
+    reference.sign_step_(wanted, grad, x.expand(IMAGE), pack(PLAIN))
+    operator("sign_step_.values")(got, grad.to(DEVICE), x.to(DEVICE).expand(IMAGE), pack(PLAIN), None, None)
     assert_same(got, wanted)
 
 
@@ -195,7 +201,7 @@ def test_uniform_init(case: Case, with_out: bool, indexed: bool) -> None:
         state = torch.tensor([2**62 + 2**35 + 3, 2**32 + 7], device=device)
         name = "uniform_init_.tensors" if isinstance(bounds[0], Tensor) else "uniform_init_.values"
         run = reference.uniform_init_ if not results else operator(name)
-        run(delta, x, state, *moved(bounds[1:], device), moved(index, device), out if with_out else None)
+        run(delta, x, state, rows(bounds[1:], device), moved(index, device), out if with_out else None)
         results.append([*(buffer for buffer, _ in placed), state])
     for got, wanted in zip(results[1], results[0], strict=True):
         assert_same(got, wanted)
@@ -269,10 +275,10 @@ def calls() -> dict[str, list[Any]]:
     lists, _ = sgd_lists(SGD_DTYPES[1], DEVICE, special=False)
     steps = [torch.tensor(0, device=DEVICE) for _ in SGD_SHAPES]
     return {
-        "sign_step_.values": [delta, grad, x, *PLAIN, torch.tensor([True, False], device=DEVICE), out],
-        "sign_step_.tensors": [delta, grad, x, limits, limits, limits, limits, None, None],
-        "uniform_init_.values": [delta, x, state, *PLAIN[1:], torch.tensor([9, 4], device=DEVICE), out],
-        "uniform_init_.tensors": [delta, x, state, limits, limits, limits, None, None],
+        "sign_step_.values": [delta, grad, x, pack(PLAIN), torch.tensor([True, False], device=DEVICE), out],
+        "sign_step_.tensors": [delta, grad, x, [limits] * 4, None, None],
+        "uniform_init_.values": [delta, x, state, pack(PLAIN[1:]), torch.tensor([9, 4], device=DEVICE), out],
+        "uniform_init_.tensors": [delta, x, state, [limits] * 3, None, None],
         "sgd_step_": [*lists, steps, torch.tensor(0.1, device=DEVICE), None, None, *SGD_SETTINGS[1]],
     }
 
@@ -293,7 +299,7 @@ def test_backend_triton_is_chosen() -> None:
     with ak.backend("triton"):
         delta = ak.uniform_init(x, 0.1, rng=rng)
     wanted = torch.empty_like(x, device="cpu")
-    reference.uniform_init_(wanted, x.cpu(), torch.tensor([3, 0]), [0.1], [0.0], [1.0])
+    reference.uniform_init_(wanted, x.cpu(), torch.tensor([3, 0]), [0.1, 0.0, 1.0])
     assert_same(delta, wanted)
     assert rng.draw == 1
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import advkernels as ak
 from advkernels.backends import reference
+from advkernels.bounds import pack
 
 pytestmark = [
     pytest.mark.gpu,
@@ -57,15 +58,15 @@ def test_compiled_whole(dtype: torch.dtype, memory_format: torch.memory_format, 
     rng = ak.PhiloxState(seed=5, device="cuda")
 
     def step(delta: Tensor, grad: Tensor, x: Tensor, state: Tensor) -> Tensor:
-        epsilon, low, high = list(EPSILON), [0.0], [1.0]
-        operators().uniform_init_.values(delta, x, state, epsilon, low, high, None, None)
-        operators().sign_step_.values(delta, grad, x, [0.03], epsilon, low, high, None, None)
+        box = [0.0] * 3 + [1.0] * 3
+        operators().uniform_init_.values(delta, x, state, [*EPSILON, *box], None, None)
+        operators().sign_step_.values(delta, grad, x, [*[0.03] * 3, *EPSILON, *box], None, None)
         return delta * 2
 
     doubled = torch.compile(step, fullgraph=True, dynamic=dynamic)(delta, grad, x, rng.tensor)
     wanted = torch.empty_like(x, device="cpu")
-    reference.uniform_init_(wanted, x.cpu(), torch.tensor([5, 0]), list(EPSILON), [0.0], [1.0])
-    reference.sign_step_(wanted, grad.cpu(), x.cpu(), [0.03], list(EPSILON), [0.0], [1.0])
+    reference.uniform_init_(wanted, x.cpu(), torch.tensor([5, 0]), pack([EPSILON, [0.0], [1.0]]))
+    reference.sign_step_(wanted, grad.cpu(), x.cpu(), pack([[0.03], EPSILON, [0.0], [1.0]]))
     assert_same(delta, wanted)
     assert_same(doubled, wanted * 2)
     assert rng.draw == 1
@@ -75,8 +76,8 @@ def test_facade_compiled_whole() -> None:
     torch.compiler.reset()
     delta, grad, x = images()
     wanted, rng = delta.cpu().clone(), ak.PhiloxState(seed=5, device="cuda")
-    reference.uniform_init_(wanted, x.cpu(), torch.tensor([5, 0]), list(EPSILON), [0.0], [1.0])
-    reference.sign_step_(wanted, grad.cpu(), x.cpu(), [0.03], list(EPSILON), [0.0], [1.0])
+    reference.uniform_init_(wanted, x.cpu(), torch.tensor([5, 0]), pack([EPSILON, [0.0], [1.0]]))
+    reference.sign_step_(wanted, grad.cpu(), x.cpu(), pack([[0.03], EPSILON, [0.0], [1.0]]))
     got = torch.compile(attack, fullgraph=True)(delta, grad, x, rng)
     assert_same(got, wanted)
 
@@ -133,7 +134,7 @@ def test_every_replay_draws_fresh_noise() -> None:
     for draw in range(first, first + 3):
         graph.replay()
         wanted = torch.empty_like(x, device="cpu")
-        reference.uniform_init_(wanted, x.cpu(), torch.tensor([11, draw]), [0.1], [0.0], [1.0])
+        reference.uniform_init_(wanted, x.cpu(), torch.tensor([11, draw]), [0.1, 0.0, 1.0])
         assert_same(delta, wanted)
     assert rng.draw == first + 3
 
@@ -162,11 +163,11 @@ def test_more_than_two_to_the_31_elements() -> None:
     x = torch.zeros((1, channels, plane), dtype=torch.bfloat16, device="cuda")
     delta = torch.zeros_like(x)
     state = torch.tensor([3, 0], device="cuda")
-    operators().uniform_init_.values(delta, x, state, [0.1, 0.2], [-1.0], [1.0], None, None)
+    operators().uniform_init_.values(delta, x, state, pack([[0.1, 0.2], [-1.0], [1.0]]), None, None)
     spots = [0, plane - 1, plane, 2**31 - 1, 2**31, 2**31 + 4095]
     bits = reference.philox_bits(torch.tensor([3, 0]), torch.tensor(spots))
     epsilon = torch.tensor([0.1 if spot < plane else 0.2 for spot in spots])
     noise = (bits >> 8).float() * 2.0**-24 * (2 * epsilon) - epsilon
     assert_same(delta.view(-1)[spots], noise.bfloat16())
-    operators().sign_step_.values(delta, x.fill_(-1.0), x, [0.5], [0.1, 0.2], [-2.0], [1.0], None, None)
+    operators().sign_step_.values(delta, x.fill_(-1.0), x, pack([[0.5], [0.1, 0.2], [-2.0], [1.0]]), None, None)
     assert_same(delta.view(-1)[spots], -epsilon.bfloat16())

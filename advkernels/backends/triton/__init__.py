@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from advkernels.backends.triton.bounds import Bound
 from advkernels.backends.triton.launch import INTERPRETED
 from advkernels.backends.triton.sgd_step import sgd_step_
 from advkernels.backends.triton.sign_step import sign_step_
 from advkernels.backends.triton.uniform_init import uniform_init_
+from advkernels.bounds import Rows
 from advkernels.schemas import SCHEMAS, fake
 
 _LIBRARY = torch.library.Library("advkernels_triton", "FRAGMENT")
@@ -24,11 +24,11 @@ _LAUNCHERS: dict[str, Any] = {
 }
 
 
-def _typed(launcher: FunctionType, bound: object) -> Callable[..., None]:
+def _typed(launcher: FunctionType, bounds: object) -> Callable[..., None]:
     """The launcher with its bounds annotated as one overload has them: torch 2.11 infers a triton_op's schema."""
     typed = FunctionType(launcher.__code__, launcher.__globals__, launcher.__name__, launcher.__defaults__)
     typed.__annotations__ = {
-        name: bound if annotation == Bound else annotation for name, annotation in launcher.__annotations__.items()
+        name: bounds if annotation == Rows else annotation for name, annotation in launcher.__annotations__.items()
     }
     return typed
 
@@ -38,7 +38,7 @@ def _register() -> None:
         arguments = torch._C.parse_schema("operation" + schema).arguments
         written = {argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write}
         operator, _, overload = name.partition(".")
-        launcher = _typed(_LAUNCHERS[operator], torch.Tensor if overload == "tensors" else list[float])
+        launcher = _typed(_LAUNCHERS[operator], list[torch.Tensor] if overload == "tensors" else list[float])
         # A table of addresses cannot be traced: the multi-tensor step stays one opaque call.
         define: Any = torch.library.custom_op if operator == "sgd_step_" else torch.library.triton_op
         define(f"advkernels_triton::{name}", launcher, mutates_args=written, schema=schema).register_fake(fake)

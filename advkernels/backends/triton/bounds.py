@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-Bound = Sequence[float] | Tensor
+from advkernels.bounds import Row, Rows, split
 
 BY_VALUE = 4
 
@@ -20,13 +20,18 @@ TABLE_SAMPLES = tl.constexpr(4)
 TABLE_BOTH = tl.constexpr(5)
 
 
-def pack(bound: Bound, x: Tensor) -> tuple[list[float | Tensor], int]:
-    """The four arguments of a bound, and its form."""
-    if isinstance(bound, Tensor):
-        samples, channels = bound.shape
+def pack(bounds: Rows, count: int, x: Tensor) -> tuple[list[float | Tensor], list[int]]:
+    """The kernel's arguments, four for each of `count` rows, and the rows' forms."""
+    packed = [_pack(row, x) for row in split(bounds, count)]
+    return [argument for arguments, _ in packed for argument in arguments], [form for _, form in packed]
+
+
+def _pack(row: Row, x: Tensor) -> tuple[list[float | Tensor], int]:
+    if isinstance(row, Tensor):
+        samples, channels = row.shape
         many, one = (TABLE_BOTH, TABLE_SAMPLES) if samples > 1 else (TABLE_CHANNELS, TABLE)
-        return [bound.contiguous(), 0.0, 0.0, 0.0], (many if channels > 1 else one).value
-    values = [float(value) for value in bound]
+        return [row.contiguous(), 0.0, 0.0, 0.0], (many if channels > 1 else one).value
+    values = [float(value) for value in row]
     if len(values) == 1:
         return [*values, 0.0, 0.0, 0.0], SCALAR.value
     if len(values) <= BY_VALUE:

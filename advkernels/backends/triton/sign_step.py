@@ -5,10 +5,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import wrap_triton
 
-from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
+from advkernels.backends.triton.bounds import bound, pack, per_plane
 from advkernels.backends.triton.elements import load, maximum, minimum, multiply, project, store
 from advkernels.backends.triton.geometry import coordinates, copy_back, geometry, offset, program_groups
 from advkernels.backends.triton.launch import launch, traced
+from advkernels.bounds import Rows
 
 
 @triton.jit
@@ -86,18 +87,14 @@ def sign_step_(
     delta: Tensor,
     grad: Tensor,
     x: Tensor,
-    alpha: Bound,
-    epsilon: Bound,
-    lower: Bound,
-    upper: Bound,
+    bounds: Rows,
     mask: Tensor | None,
     out: Tensor | None,
 ) -> None:
     """One launch; see `reference.sign_step_`."""
     if x.numel() == 0:
         return
-    bounds = [pack(given, x) for given in (alpha, epsilon, lower, upper)]
-    forms = [form for _, form in bounds]
+    values, forms = pack(bounds, 4, x)
     given = {"delta": delta, "grad": grad, "x": x, "out": out}
     shape = geometry("sign_step_", given, mask is not None or per_plane(forms))
     walked = shape.walkable(list(given.values()))
@@ -105,7 +102,7 @@ def sign_step_(
         *walked,
         *(mask, 0 if mask is None else mask.stride(0)),
         *(shape.groups, shape.places),
-        *(argument for arguments, _ in bounds for argument in arguments),
+        *values,
         *shape.strides(walked),
         *forms,
     ]

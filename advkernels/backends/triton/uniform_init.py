@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import wrap_triton
 
-from advkernels.backends.triton.bounds import Bound, bound, pack, per_plane
+from advkernels.backends.triton.bounds import bound, pack, per_plane
 from advkernels.backends.triton.elements import load, multiply, project, store
 from advkernels.backends.triton.geometry import (
     CHANNELS_LAST,
@@ -17,6 +17,7 @@ from advkernels.backends.triton.geometry import (
 )
 from advkernels.backends.triton.launch import launch, traced
 from advkernels.backends.triton.philox import random_bits
+from advkernels.bounds import Rows
 
 
 @triton.jit
@@ -94,15 +95,13 @@ def uniform_init_(
     delta: Tensor,
     x: Tensor,
     state: Tensor,
-    epsilon: Bound,
-    lower: Bound,
-    upper: Bound,
+    bounds: Rows,
     sample_index: Tensor | None,
     out: Tensor | None,
 ) -> None:
     """One launch, and a second one that advances the draw counter; see `reference.uniform_init_`."""
     if x.numel() > 0:
-        _draw(delta, x, state, epsilon, lower, upper, sample_index, out)
+        _draw(delta, x, state, bounds, sample_index, out)
     state[1].add_(1)
 
 
@@ -110,14 +109,11 @@ def _draw(
     delta: Tensor,
     x: Tensor,
     state: Tensor,
-    epsilon: Bound,
-    lower: Bound,
-    upper: Bound,
+    bounds: Rows,
     sample_index: Tensor | None,
     out: Tensor | None,
 ) -> None:
-    bounds = [pack(given, x) for given in (epsilon, lower, upper)]
-    forms = [form for _, form in bounds]
+    values, forms = pack(bounds, 3, x)
     given = {"delta": delta, "x": x, "out": out}
     shape = geometry("uniform_init_", given, sample_index is not None or per_plane(forms), numbered=True)
     walked = shape.walkable(list(given.values()))
@@ -125,7 +121,7 @@ def _draw(
         *walked,
         *(state, None if sample_index is None else sample_index.contiguous()),
         *(shape.groups, shape.places),
-        *(argument for arguments, _ in bounds for argument in arguments),
+        *values,
         *shape.strides(walked),
         *forms,
     ]
