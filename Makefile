@@ -3,15 +3,27 @@ PYTHON ?= python3
 BIN := .venv/bin
 # What .venv gets, where nvcc is found: code that runs on every GPU since Turing, by the driver's compiler where need be.
 CUDA_ARCHITECTURES ?= 7.5+PTX;9.0
+# The oldest torch that is supported.
+OLDEST_TORCH := 2.11.0
+COMPAT := build/compat
 SOURCES := setup.py pyproject.toml advkernels/env.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
 
-.PHONY: demo test lint bench gpu cuda format clean
+.PHONY: demo test compat lint bench gpu cuda format clean
 
 demo: .venv/installed
 	$(BIN)/freefast compare --preset demo
 
 test: .venv/installed
 	$(BIN)/pytest
+
+# What was built under the oldest torch passes the operators' tests under the newest, the same files.
+compat: .venv/installed $(COMPAT)/venv/installed
+	rm -rf $(COMPAT)/source $(COMPAT)/site && mkdir -p $(COMPAT)/source
+	cp -r setup.py pyproject.toml MANIFEST.in README.md LICENSE csrc advkernels python $(COMPAT)/source
+	rm -f $(COMPAT)/source/advkernels/*.so
+	TORCH_CUDA_ARCH_LIST=9.0 $(COMPAT)/venv/bin/pip install --quiet --no-build-isolation --no-deps \
+		--target $(COMPAT)/site $(COMPAT)/source
+	PYTHONPATH=$(COMPAT)/site $(BIN)/pytest tests/advkernels --built-under=$(OLDEST_TORCH)
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.* csrc/*/*.*)
@@ -36,4 +48,9 @@ clean:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet "torch>=2.11" torchvision "setuptools>=77" wheel pybind11 ninja
 	TORCH_CUDA_ARCH_LIST="$(CUDA_ARCHITECTURES)" $(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
+	touch $@
+
+$(COMPAT)/venv/installed:
+	$(PYTHON) -m venv $(COMPAT)/venv
+	$(COMPAT)/venv/bin/pip install --quiet torch==$(OLDEST_TORCH) numpy "setuptools>=77" wheel pybind11 ninja
 	touch $@

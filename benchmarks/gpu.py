@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,6 +17,7 @@ LOGS = ROOT / "runs" / "gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 REPORT = LOGS / "tests.xml"
 KERNELS = LOGS / "kernels.json"
+SANITIZED = "guard_bands or many_channels or masked_nan or cuda-native"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,15 @@ class Step:
     name: str
     command: list[str]
     needs: tuple[Path, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def sanitizer(tool: str) -> Step:
+    """compute-sanitizer's tool over the native operators' tests, each tensor in an allocation of its own."""
+    tests = (ROOT / "tests" / "cuda" / "test_on_device.py", ROOT / "tests" / "advkernels" / "test_sgd_step.py")
+    command = ["compute-sanitizer", f"--tool={tool}", "--error-exitcode=9", sys.executable, "-m", "pytest"]
+    command += ["-c", str(ROOT / "pyproject.toml"), *map(str, tests), "-k", SANITIZED]
+    return Step(tool, command, tests, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTEST_ADDOPTS": ""})
 
 
 def steps(images: Path | None) -> list[Step]:
@@ -46,6 +58,7 @@ def steps(images: Path | None) -> list[Step]:
         Step("install", install, (ROOT / "setup.py", ROOT / "csrc" / "formulas.h")),
         Step("info", [python, "-m", "advkernels.info"]),
         Step("tests", tests, (ROOT / "tests" / "conftest.py",)),
+        *map(sanitizer, ("memcheck", "racecheck", "initcheck")),
         Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,)),
         Step("train", train, (images / "train", images / "test") if images else ()),
     ]
@@ -56,9 +69,18 @@ def run(step: Step) -> dict[str, object]:
     print(f"== {step.name}: {' '.join(step.command)}", flush=True)
     start = time.perf_counter()
     with (LOGS / f"{step.name}.log").open("w") as log:
-        code = subprocess.run(
-            step.command, cwd=LOGS.parent, stdout=log, stderr=subprocess.STDOUT, check=False
-        ).returncode
+        try:
+            code = subprocess.run(
+                step.command,
+                cwd=LOGS.parent,
+                env=os.environ | step.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            ).returncode
+        except FileNotFoundError as error:
+            log.write(f"{error}\n")
+            code = 127
     seconds = round(time.perf_counter() - start, 1)
     print(
         *(LOGS / f"{step.name}.log").read_text().splitlines()[-12:],
@@ -103,7 +125,8 @@ def main() -> int:
     missing = [str(path) for step in sequence for path in step.needs if not path.exists()]
     if options.dry_run or missing:
         for step in sequence:
-            print(f"{step.name}: {' '.join(step.command)}")
+            variables = (f"{name}={value}" for name, value in step.environment.items())
+            print(f"{step.name}: {' '.join([*variables, *step.command])}")
         print(*(f"missing: {path}" for path in missing), sep="\n")
         return 2 if missing else 0
     LOGS.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,28 @@ import torch
 
 import advkernels as ak
 from advkernels import dispatch
+from advkernels.backends import native
 
 CPU = ["reference", "native"]
 CUDA = ["reference", "native", "triton"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--built-under", help="the torch that must have built the operators, and not be the one that runs")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    wanted = session.config.getoption("--built-under")
+    if wanted is None:
+        return
+    bindings = native.bindings()
+    built = bindings.build_facts()["torch"] if bindings else "none"
+    reasons = [reason for name, reason in native._REASONS.items() if name in ("cpu", "cuda") and reason]
+    if not built.startswith(wanted) or torch.__version__.startswith(wanted) or reasons:
+        pytest.exit(
+            f"wanted operators built under {wanted}, not run by it; built under {built}, {reasons}", returncode=1
+        )
+    print(f"operators of {native.__file__}, built under torch {built}, run by torch {torch.__version__}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

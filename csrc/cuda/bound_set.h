@@ -12,7 +12,7 @@ constexpr int kStagedChannels = 256;  // channels whose bounds a block keeps in 
 struct BoundSet {
     BoundTables tables;  // on the device, where the bounds are not given by value
     Bounds values[kValueChannels];
-    int32_t staged;  // entries of the block's table: one a channel, 1, or 0 where the tables are read directly
+    int32_t staged;  // entries of the block's table: one a channel, or 0 where there is none
     bool by_value;
     bool per_sample;
     bool per_channel;
@@ -29,15 +29,17 @@ AK_FUNCTION void stage_bounds(const BoundSet& set, Bounds* staged, int thread, i
 }
 
 AK_FUNCTION Bounds find_bounds(const BoundSet& set, const Bounds* staged, int64_t sample, int64_t channel) {
-    return set.staged > 0 ? staged[set.per_channel ? channel : 0] : set.tables.at(sample, channel);
+    if (set.staged > 0) {
+        return staged[channel];
+    }
+    return set.by_value ? set.values[0] : set.tables.at(sample, channel);
 }
 
 // Bounds on the device; those of an image x without elements are never read.
 inline BoundSet plan_tables(const BoundTables& tables, int64_t channels, bool x_is_empty) {
     BoundSet set{tables, {}, 0, false, tables.per_sample(), tables.per_channel()};
-    const int64_t entries = set.per_channel ? channels : 1;
-    const bool fits = !set.per_sample && !x_is_empty && entries <= kStagedChannels;
-    set.staged = fits ? static_cast<int32_t>(entries) : 0;
+    const bool fits = set.per_channel && !set.per_sample && !x_is_empty && channels <= kStagedChannels;
+    set.staged = fits ? static_cast<int32_t>(channels) : 0;
     return set;
 }
 
@@ -50,7 +52,7 @@ inline BoundSet plan_values(const float* data, int rows, int64_t width) {
     }
     set.by_value = true;
     set.per_channel = width > 1;
-    set.staged = static_cast<int32_t>(width);
+    set.staged = set.per_channel ? static_cast<int32_t>(width) : 0;
     return set;
 }
 

@@ -12,8 +12,10 @@ template <Path path>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     sign_step_kernel(const __grid_constant__ SignStep arguments) {
     __shared__ Bounds staged[kStagedChannels];
-    stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
-    __syncthreads();
+    if (arguments.bounds.staged > 0) {  // a barrier would delay the first loads
+        stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
+        __syncthreads();
+    }
     const int64_t threads = int64_t{gridDim.x} * blockDim.x;
     sign_step_thread<path>(arguments, staged, int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads);
 }

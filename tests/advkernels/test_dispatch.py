@@ -9,6 +9,7 @@ import torch
 
 import advkernels as ak
 from advkernels import dispatch, info
+from advkernels.schemas import SCHEMAS
 
 CPU = torch.device("cpu")
 
@@ -88,3 +89,11 @@ def test_describe_agrees_with_dispatch() -> None:
         assert any(
             line.split() == [device, "auto", "uses", dispatch.fastest(device)] for line in info.describe().splitlines()
         )
+
+
+def test_info_shows_every_operator() -> None:
+    table = [line.split() for line in info.describe().splitlines()[-len(SCHEMAS) :]]
+    assert [row[0] for row in table] == list(SCHEMAS)
+    places = [(name, device) for device in ("cpu", "cuda") for name in ("reference", "native", "triton")]
+    wanted = ["-" if dispatch.why_missing(*place) else "yes" for place in places]
+    assert all(row[1:] == wanted for row in table)
