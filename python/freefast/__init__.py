@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from freefast.config import TrainConfig
     from freefast.errors import UserError
     from freefast.evaluation import Evaluation, evaluate
+    from freefast.precision import Precision
     from freefast.threat import ThreatModel
     from freefast.training.loop import TrainResult, train
 
 _HOMES = {
     "Evaluation": "freefast.evaluation",
+    "Precision": "freefast.precision",
     "ThreatModel": "freefast.threat",
     "TrainConfig": "freefast.config",
     "TrainResult": "freefast.training.loop",
@@ -24,6 +26,7 @@ _MODULES = ("attacks", "data", "models")
 
 __all__ = [
     "Evaluation",
+    "Precision",
     "ThreatModel",
     "TrainConfig",
     "TrainResult",

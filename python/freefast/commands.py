@@ -16,6 +16,7 @@ from freefast import reporting
 from freefast.compare import PRESETS, CompareConfig, compare, require_settings, summarize
 from freefast.config import METHODS, TrainConfig
 from freefast.errors import UserError
+from freefast.precision import PrecisionName
 from freefast.progress import bars
 from freefast.settings import Device, Settings
 from freefast.training import results, setup
@@ -73,6 +74,9 @@ class Evaluate:
     device: Device = "auto"
     """Where to evaluate; auto takes a GPU where there is one."""
 
+    precision: PrecisionName | None = None
+    """How the model computes (default: as it was trained)."""
+
     def run(self) -> None:
         """Evaluate and print the table."""
         folder = RunFolder(self.folder)
@@ -84,12 +88,17 @@ class Evaluate:
         )
         device = setup.pick_device(self.device)
         data = setup.make_data(config)
-        model = results.load_model(folder, config, data).to(device)
+        precision = setup.make_precision(config)
+        if self.precision is not None:
+            precision = dataclasses.replace(precision, name=self.precision)
+        model = results.load_model(folder, config, data, precision)
+        precision.require(model, device, torch.zeros(2, data.channels, *data.image_size, device=device))
+        model = model.to(device)
         before = reporting.results.read(folder.path) if (folder.path / "results.json").exists() else None
         environment = _environment(before, device)
         row_before = before.rows[-1] if before and before.rows else None
         with setup.runtime(config, device), bars() as progress:
-            row = results.finish(config, folder, model, data, environment, progress, row_before)
+            row = results.finish(config, folder, model, data, environment, precision, progress, row_before)
         _print([row], folder.path)
 
 

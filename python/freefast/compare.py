@@ -17,6 +17,7 @@ from freefast.config import METHODS, OWNERS, Method, TrainConfig
 from freefast.data import Split
 from freefast.errors import UserError
 from freefast.options import AUTO, AutoPixels
+from freefast.precision import Precision
 from freefast.settings import Settings
 from freefast.training import setup
 from freefast.training.loop import train
@@ -125,26 +126,34 @@ def _examples(folder: RunFolder, out: Path) -> Path:
     config = folder.read_config()
     data = setup.make_data(config)
     device = setup.pick_device(config.device)
-    model = load_model(folder, config, data).to(device)
+    precision = setup.make_precision(config)
+    model = load_model(folder, config, data, precision).to(device)
     chosen = _one_a_class(data.test, _EXAMPLES)
     clean = (data.test.images[chosen].float() / 255).to(device)
     labels = data.test.labels[chosen].to(device)
     threat = setup.make_threat(config, data)
     attack = PGD(
-        model, eps=config.epsilon, alpha=config.epsilon / 4, steps=50, rng=config.seed, mean=data.mean, std=data.std
+        model,
+        eps=config.epsilon,
+        alpha=config.epsilon / 4,
+        steps=50,
+        rng=config.seed,
+        mean=data.mean,
+        std=data.std,
+        precision=precision,
     )
     adversarial = attack(clean, labels)
     path = out / f"examples_{config.method}.png"
-    predictions = [_predict(model, threat.normalize(images)).cpu() for images in (clean, adversarial)]
+    predictions = [_predict(model, threat.normalize(images), precision).cpu() for images in (clean, adversarial)]
     reporting.examples.plot(
         clean.cpu(), adversarial.cpu(), labels.cpu(), predictions[0], predictions[1], data.classes, path
     )
     return path
 
 
-def _predict(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _predict(model: nn.Module, x: torch.Tensor, precision: Precision) -> torch.Tensor:
     with eval_mode(model), torch.no_grad():
-        return model(x).argmax(1)
+        return precision.logits(model, x).argmax(1)
 
 
 def _one_a_class(split: Split, most: int) -> list[int]:

@@ -12,7 +12,9 @@ import advkernels as ak
 from freefast.attacks import functional
 from freefast.attacks.base import device_of
 from freefast.attacks.gradient import eval_mode
+from freefast.attacks.health import GradientHealth
 from freefast.data import ImageData, Loader, Split
+from freefast.precision import FP32, Precision
 from freefast.progress import track
 from freefast.threat import ThreatModel
 
@@ -49,6 +51,7 @@ def evaluate(
     batch_size: int = 256,
     seed: int = 0,
     device: torch.device | str | None = None,
+    precision: Precision = FP32,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate in eval mode; the model is left in the mode it was in.
@@ -61,6 +64,7 @@ def evaluate(
     restarts: random starts of an attack
     alpha: step size, pixel units; None takes epsilon / 4, 2/255 for 8/255
     device: where the model is; None asks the model, and the data where it has no parameters
+    precision: how the model computes; a model of half weights is one that went through `Precision.prepare`
 
     Raises: TypeError where steps is one number; ValueError where steps or restarts are below 1 or alpha is negative.
     Source: Madry et al. 2017, section 5; the settings are those of Wong et al. 2020.
@@ -81,6 +85,7 @@ def evaluate(
         split, mean=threat.mean * copies, std=threat.std * copies,
         batch_size=batch_size, shuffle=False, augment=False, seed=0,
     )  # fmt: skip
+    health = GradientHealth(device)
     start = time.perf_counter()
 
     def accuracy(name: str, count: int) -> float:
@@ -92,9 +97,12 @@ def evaluate(
                         model, images, labels, threat,
                         alpha=size, steps=count, restarts=restarts,
                         rng=ak.PhiloxState(seed, device), sample_index=index,
+                        precision=precision, health=health,
                     )  # fmt: skip
-                correct += _correct(model, images, labels)
+                correct += _correct(model, images, labels, precision)
                 advance(len(labels))
+        if count:
+            health.take().warn(f"PGD-{count}")
         return correct.item() / len(split)
 
     with eval_mode(model):
@@ -104,8 +112,8 @@ def evaluate(
 
 
 @torch.no_grad()
-def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    return (model(images).argmax(1) == labels).sum()
+def _correct(model: nn.Module, images: Tensor, labels: Tensor, precision: Precision) -> Tensor:
+    return (precision.logits(model, images).argmax(1) == labels).sum()
 
 
 def _on(device: torch.device, loader: Loader) -> Iterator[tuple[Tensor, ...]]:

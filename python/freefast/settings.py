@@ -12,6 +12,7 @@ from freefast.checks import apply_types
 from freefast.data import DATASETS, DatasetName
 from freefast.errors import UserError
 from freefast.options import AUTO, AutoBool, AutoInt, AutoPixels, AutoStr, Limit, OwnSize
+from freefast.precision import PRECISIONS, PrecisionName
 from freefast.training.schedules import SCHEDULES
 
 Backend = Literal["auto", "reference", "native", "triton"]
@@ -71,6 +72,16 @@ class Settings:
     weight_decay: float = 5e-4
     """L2 penalty of SGD."""
 
+    precision: Literal[PrecisionName, "report"] = "fp32"
+    """fp32; amp-...: autocast around fp32 weights (O1); half-...: half-precision weights, BatchNorm in fp32 (O2);
+    report: half-fp16 without master weights or loss scale, as the report ran it."""
+
+    master_weights: AutoBool = AUTO
+    """Of half-...: update fp32 copies of the weights, then round (auto: on, off for report)."""
+
+    loss_scale: AutoStr = AUTO
+    """none, dynamic or a number (auto: dynamic for fp16, none for the others and for report)."""
+
     augment: AutoBool = AUTO
     """Random crop with a padding of 4 pixels, and horizontal flip (auto: on for cifar10 and imagefolder)."""
 
@@ -122,6 +133,7 @@ class Settings:
         self._default("batch_size", 64 if small else 128)
         self._default("augment", not small)
         self._default("threads", 1 if small else None)
+        self._check_precision()
         self._one_of("model", models.MODELS)
         for name, known in (("dataset", DATASETS), ("schedule", SCHEDULES), ("backend", get_args(Backend))):
             self._one_of(name, known)
@@ -147,6 +159,19 @@ class Settings:
         options = {"width": self.width, "depth": self.depth, "widen_factor": self.widen_factor}
         return {name: value for name, value in options.items() if value is not None}
 
+    def _check_precision(self) -> None:
+        self._one_of("precision", (*PRECISIONS, "report"))
+        as_reported = self.precision == "report"
+        if as_reported:
+            object.__setattr__(self, "precision", "half-fp16")
+        if self.precision.startswith("half"):
+            self._default("master_weights", not as_reported)
+        elif self.master_weights is not None:
+            raise UserError(f"master_weights: is of half-bf16 and half-fp16, got it for {self.precision}")
+        self._default("loss_scale", "dynamic" if self.precision.endswith("fp16") and not as_reported else "none")
+        if self.loss_scale not in ("none", "dynamic") and not _is_positive(self.loss_scale):
+            raise UserError(f"loss_scale: wanted none, dynamic or a number above 0, got {self.loss_scale}")
+
     def _default(self, name: str, value: Any) -> None:
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
@@ -159,3 +184,10 @@ class Settings:
     def _one_of(self, name: str, known: Any) -> None:
         if getattr(self, name) not in known:
             raise UserError(f"{name}: wanted one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import advkernels as ak
 from freefast.attacks.gradient import eval_mode
+from freefast.precision import FP32, Precision
 from freefast.threat import ThreatModel
 
 
@@ -20,6 +21,7 @@ class Attack(ABC):
     eps: radius of the l-inf ball, pixel units
     rng: seed of the attack's own random numbers, or a state to share, on the model's device
     mean, std: what the model's images are normalised with, one a channel, pixel units
+    precision: how the model computes; a model of half weights is one that went through `Precision.prepare`
 
     Raises: ValueError or TypeError where a setting, the images or the labels are not of these.
     """
@@ -32,6 +34,7 @@ class Attack(ABC):
         rng: int | ak.PhiloxState = 0,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        precision: Precision = FP32,
     ) -> None:
         if (mean is None) != (std is None):
             raise ValueError(f"{self.name}: mean and std: wanted both or neither, got mean={mean} and std={std}")
@@ -40,6 +43,7 @@ class Attack(ABC):
         if eps > 1:
             raise ValueError(f"{self.name}: eps: wanted at most 1, in pixel units, got {eps:g}: is {eps:g}/255 meant?")
         self.model = model
+        self.precision = precision
         self.threat = ThreatModel(epsilon=eps, mean=tuple(mean or (0.0,)), std=tuple(std or (1.0,)))
         self._rng = rng
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 import advkernels as ak
 from freefast.attacks import functional
 from freefast.attacks.base import Attack
+from freefast.precision import FP32, Precision
 
 
 class FGSM(Attack):
@@ -12,7 +13,7 @@ class FGSM(Attack):
 
     alpha: step size, pixel units; None takes eps
     random_start: start anywhere in the ball, else at the image
-    model, eps, rng, mean, std: as `Attack`
+    model, eps, rng, mean, std, precision: as `Attack`
 
     Source: Goodfellow et al. 2015, "Explaining and harnessing adversarial examples", section 4; Wong et al. 2020,
         "Fast is better than free", algorithm 3, for the random start.
@@ -28,8 +29,9 @@ class FGSM(Attack):
         rng: int | ak.PhiloxState = 0,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        precision: Precision = FP32,
     ) -> None:
-        super().__init__(model, eps=eps, rng=rng, mean=mean, std=std)
+        super().__init__(model, eps=eps, rng=rng, mean=mean, std=std, precision=precision)
         if alpha is not None and not 0 <= alpha < float("inf"):
             raise ValueError(f"FGSM: alpha: wanted at least 0, got {alpha}")
         self.alpha = eps if alpha is None else alpha
@@ -45,4 +47,5 @@ class FGSM(Attack):
             steps=1,
             rng=self._state(x.device) if self.random_start else None,
             stop_when_fooled=False,
+            precision=self.precision,
         )

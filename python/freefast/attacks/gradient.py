@@ -7,20 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from freefast.precision import FP32, Precision
 
-def input_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of the batch's mean cross-entropy with respect to the images alone.
+
+def input_gradient(model: nn.Module, x: Tensor, labels: Tensor, precision: Precision = FP32) -> tuple[Tensor, Tensor]:
+    """Gradient of the batch's mean cross-entropy with respect to the images alone, for its sign.
 
     No weight gradient is computed and no `.grad` touched.
 
-    x: (N, C, H, W) float, model units
+    x: (N, C, H, W) float32, model units
     labels: (N,) int64
-    Returns: gradient like x; logits (N, classes)
+    Returns: gradient like x, times `precision.attack_scale`; logits (N, classes) float32
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits = model(x)
-        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels), [x])
+        logits = precision.logits(model, x)
+        loss = F.cross_entropy(logits, labels) * precision.attack_scale(len(labels))
+        (gradient,) = torch.autograd.grad(loss, [x])
     return gradient, logits.detach()
 
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 import advkernels as ak
 from freefast.attacks import functional
 from freefast.attacks.base import Attack
+from freefast.precision import FP32, Precision
 
 
 class PGD(Attack):
@@ -15,7 +16,7 @@ class PGD(Attack):
     random_start: start anywhere in the ball, else at the image
     restarts: of several runs, each sample keeps the one with the largest loss
     stop_when_fooled: a sample stops moving once it is misclassified
-    model, eps, rng, mean, std: as `Attack`
+    model, eps, rng, mean, std, precision: as `Attack`
 
     Source: Madry et al. 2017, "Towards deep learning models resistant to adversarial attacks", section 2.1.
     """
@@ -33,8 +34,9 @@ class PGD(Attack):
         rng: int | ak.PhiloxState = 0,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        precision: Precision = FP32,
     ) -> None:
-        super().__init__(model, eps=eps, rng=rng, mean=mean, std=std)
+        super().__init__(model, eps=eps, rng=rng, mean=mean, std=std, precision=precision)
         for name, value, least in (("alpha", alpha, 0), ("steps", steps, 0), ("restarts", restarts, 1)):
             if not least <= value < float("inf"):
                 raise ValueError(f"PGD: {name}: wanted at least {least}, got {value}")
@@ -55,4 +57,5 @@ class PGD(Attack):
             rng=self._state(x.device) if self.random_start else None,
             restarts=self.restarts,
             stop_when_fooled=self.stop_when_fooled,
+            precision=self.precision,
         )

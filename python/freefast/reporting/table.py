@@ -32,12 +32,17 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     return [
         Column("Method", "method", None),
         Column("Setting", "setting", None),
+        *([Column("Precision", "precision", None)] if _precisions(rows) - {"fp32"} else []),
         Column("Natural", "natural", 3),
         *(Column(f"PGD-{steps}", f"pgd{steps}", 3) for steps in pgd_steps(rows, REPORT_STEPS)),
         Column("Epochs", "epochs", 0),
         Column("Train time (min)", "train_minutes", 2),
         Column("Epoch time (s)", "epoch_seconds", 2),
     ]
+
+
+def _precisions(rows: Sequence[Row]) -> set[str]:
+    return {row.get("precision", "fp32") for row in rows}
 
 
 def pgd_steps(entries: Iterable[Row], always: Sequence[int] = ()) -> list[int]:

@@ -16,6 +16,7 @@ def capture(state: TrainState, epoch: int) -> dict[str, Any]:
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scheduler": state.scheduler.state_dict(),
+        "scaler": state.scaler.state_dict(),
         "delta": state.delta,
         "rng": state.rng.state_dict(),
         "torch_rng": torch.get_rng_state(),
@@ -42,6 +43,8 @@ def _restore(state: TrainState, content: dict[str, Any]) -> None:
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scheduler.load_state_dict(content["scheduler"])
+    if state.scaler.is_enabled():
+        state.scaler.load_state_dict(content["scaler"])
     if content["delta"].shape != state.delta.shape:
         wanted, got = tuple(state.delta.shape), tuple(content["delta"].shape)
         raise ValueError(f"delta: wanted shape {wanted}, got {got}")

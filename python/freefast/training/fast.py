@@ -26,6 +26,7 @@ def fast_step(
     adversarial = images + delta
     if delta_init == "random":
         ak.uniform_init_(delta, images, epsilon, *box, rng=state.rng, out=adversarial)
-    gradient, _ = input_gradient(state.model, adversarial, labels)
+    gradient, _ = input_gradient(state.model, adversarial, labels, state.precision)
+    state.health.add(gradient)
     ak.sign_step_(delta, gradient, images, state.threat.step(alpha), epsilon, *box, out=adversarial)
     return standard_step(state, adversarial, labels)

@@ -1,6 +1,5 @@
 """Free adversarial training: one backward pass serves the weights and the perturbation."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 import advkernels as ak
@@ -20,12 +19,10 @@ def free_step(state: TrainState, images: Tensor, labels: Tensor, *, replays: int
     adversarial = images + delta
     for _ in range(replays):
         x = adversarial.detach().requires_grad_()
-        logits = state.model(x)
-        loss = F.cross_entropy(logits, labels)
-        state.optimizer.zero_grad()
-        loss.backward()
+        loss, logits = state.loss(x, labels)
+        state.backward(loss)
         assert x.grad is not None
+        state.health.add(x.grad)
         ak.sign_step_(delta, x.grad, images, epsilon, epsilon, *box, out=adversarial)
-        state.optimizer.step()
-        state.scheduler.step()
+        state.update()
     return loss.detach(), logits.detach()

@@ -72,7 +72,7 @@ def train(
             _save(folder, state, done)
         _epochs(config, state, loader, data, folder, done, progress)
         environment = reporting.environment.describe(device)
-        row = results.finish(config, folder, state.model, data, environment, progress)
+        row = results.finish(config, folder, state.model, data, environment, state.precision, progress)
     return TrainResult(folder=folder.path, model=state.model.eval(), row=row, metrics=folder.read_metrics())
 
 
@@ -91,10 +91,13 @@ def _epochs(
     with track(progress, title, config.epochs * samples, done=done * samples) as advance:
         for epoch in range(done + 1, config.epochs + 1):
             entry = {"epoch": epoch, **_epoch(state, step, loader, epoch, samples, advance)}
+            if config.method != "standard":
+                entry |= _gradients(state, f"{config.method}, epoch {epoch}")
             if config.eval_every and epoch % config.eval_every == 0 and epoch < config.epochs:
                 scores = evaluate(
                     state.model, data, state.threat,
-                    steps=config.curve_steps, restarts=config.restarts, seed=config.seed, progress=progress,
+                    steps=config.curve_steps, restarts=config.restarts, seed=config.seed,
+                    precision=state.precision, progress=progress,
                 )  # fmt: skip
                 entry |= scores.as_row()
             folder.append_metrics(entry)
@@ -126,8 +129,16 @@ def _epoch(
         "train_loss": loss_sum / samples,
         "train_accuracy": correct / samples,
         "learning_rate": state.scheduler.get_last_lr()[0],
+        **({"loss_scale": state.scaler.get_scale()} if state.scaler.is_enabled() else {}),
         "seconds": time.perf_counter() - start,
     }
+
+
+def _gradients(state: TrainState, attack: str) -> dict[str, float]:
+    """What the epoch's attack met; warns where it cannot be trusted."""
+    health = state.health.take()
+    health.warn(attack)
+    return {"zero_gradients": health.zero_share, "nonfinite_gradients": health.nonfinite}
 
 
 def _save(folder: RunFolder, state: TrainState, epoch: int) -> None:

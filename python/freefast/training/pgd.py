@@ -19,5 +19,6 @@ def pgd_step(state: TrainState, images: Tensor, labels: Tensor, *, alpha: float,
     adversarial = functional.pgd(
         state.model, images, labels, state.threat,
         alpha=alpha, steps=steps, rng=state.rng, stop_when_fooled=False,
+        precision=state.precision, health=state.health,
     )  # fmt: skip
     return standard_step(state, adversarial, labels)

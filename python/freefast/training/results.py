@@ -11,12 +11,13 @@ from freefast.config import TrainConfig
 from freefast.data import ImageData
 from freefast.errors import UserError
 from freefast.evaluation import evaluate
+from freefast.precision import Precision
 from freefast.training import setup
 from freefast.training.run_folder import RunFolder
 
 
-def load_model(folder: RunFolder, config: TrainConfig, data: ImageData) -> nn.Module:
-    """A run's model with its weights, in eval mode, on the CPU.
+def load_model(folder: RunFolder, config: TrainConfig, data: ImageData, precision: Precision) -> nn.Module:
+    """A run's model with its weights, made ready to compute as `precision` says, in eval mode, on the CPU.
 
     Raises: UserError where the weights are missing or are not this model's.
     """
@@ -25,7 +26,7 @@ def load_model(folder: RunFolder, config: TrainConfig, data: ImageData) -> nn.Mo
         model.load_state_dict(folder.load_weights())
     except RuntimeError as error:
         raise UserError(f"{folder.path}: model.safetensors does not fit {config.model}") from error
-    return model.eval()
+    return precision.prepare(model).eval()
 
 
 def finish(
@@ -34,12 +35,14 @@ def finish(
     model: nn.Module,
     data: ImageData,
     environment: Mapping[str, Any],
+    precision: Precision,
     progress: Progress | None,
     before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate and write `results.json`, `curves.png` and `report.html`.
 
     environment: where the run was trained
+    precision: how the model computes while it is evaluated
     before: the run's row until now, whose other PGD accuracies are kept where all else in it is the same
 
     Returns: the row
@@ -47,7 +50,7 @@ def finish(
     metrics = folder.read_metrics()
     scores = evaluate(
         model, data, setup.make_threat(config, data),
-        steps=config.eval_steps, restarts=config.restarts, seed=config.seed, progress=progress,
+        steps=config.eval_steps, restarts=config.restarts, seed=config.seed, precision=precision, progress=progress,
     )  # fmt: skip
     seconds = [entry["seconds"] for entry in metrics]
     row = {
@@ -64,6 +67,10 @@ def finish(
         "seed": config.seed,
         "samples": scores.samples,
         "restarts": config.restarts,
+        "precision": config.precision,
+        "master_weights": config.master_weights,
+        "loss_scale": config.loss_scale,
+        "evaluated_in": precision.name,
     }
     row = _with_pgd_of(before or {}, row)
     reporting.results.write(folder.path, [row], environment)

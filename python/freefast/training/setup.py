@@ -13,6 +13,7 @@ from freefast import models
 from freefast.config import TrainConfig
 from freefast.data import ImageData, Loader, load
 from freefast.errors import UserError
+from freefast.precision import Precision
 from freefast.threat import ThreatModel
 from freefast.training import schedules
 from freefast.training.fast import fast_step
@@ -73,6 +74,13 @@ def make_model(config: TrainConfig, data: ImageData) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
+def make_precision(config: TrainConfig) -> Precision:
+    """How the run's model computes."""
+    assert config.precision != "report"  # the config holds what it stands for
+    masters = config.master_weights is not False
+    return Precision(name=config.precision, master_weights=masters, loss_scale=config.loss_scale)
+
+
 def make_threat(config: TrainConfig, data: ImageData) -> ThreatModel:
     """The ball and the data set's normalisation."""
     return ThreatModel(epsilon=config.epsilon, mean=data.mean, std=data.std)
@@ -83,16 +91,21 @@ def make_state(config: TrainConfig, data: ImageData, updates: int, device: torch
 
     updates: in the whole run
     """
-    model = make_model(config, data).to(device).train()
+    precision = make_precision(config)
+    model = make_model(config, data)
+    precision.require(model, device, torch.zeros(2, data.channels, *data.image_size, device=device))
+    model = precision.prepare(model).to(device).train()
     optimizer = ak.MasterSGD(
-        model.parameters(), config.lr_max, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+        model.parameters(), config.lr_max,
+        momentum=config.momentum, weight_decay=config.weight_decay, master_weights=precision.master_weights,
+    )  # fmt: skip
     batch = torch.zeros(config.batch_size, data.channels, *data.image_size, device=device)
     return TrainState(
         model=model,
         optimizer=optimizer,
         scheduler=schedules.build(config.schedule, optimizer, updates),
         threat=make_threat(config, data),
+        precision=precision,
         rng=ak.PhiloxState(config.seed, device),
         delta=batch.contiguous(memory_format=torch.channels_last),
     )

@@ -1,6 +1,5 @@
 """Standard training: no attack."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from freefast.training.state import TrainState
@@ -13,10 +12,7 @@ def standard_step(state: TrainState, images: Tensor, labels: Tensor) -> tuple[Te
     labels: (N,) int64
     Returns: mean loss; logits (N, classes)
     """
-    logits = state.model(images)
-    loss = F.cross_entropy(logits, labels)
-    state.optimizer.zero_grad()
-    loss.backward()
-    state.optimizer.step()
-    state.scheduler.step()
+    loss, logits = state.loss(images, labels)
+    state.backward(loss)
+    state.update()
     return loss.detach(), logits.detach()

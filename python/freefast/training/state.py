@@ -1,11 +1,15 @@
 """What the updates of a training run read and write."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 import advkernels as ak
+from freefast.attacks.health import GradientHealth
+from freefast.precision import FP32, Precision
 from freefast.threat import ThreatModel
 
 
@@ -33,3 +37,32 @@ class TrainState:
 
     Of free, and of fast with delta_init "previous"; a smaller batch uses its first samples.
     """
+
+    precision: Precision = FP32
+    """How the model computes."""
+
+    scaler: torch.amp.GradScaler = field(init=False)
+    """The loss scale."""
+
+    health: GradientHealth = field(init=False)
+    """Counts of the attack's gradients."""
+
+    def __post_init__(self) -> None:
+        self.scaler = self.precision.make_scaler(self.delta.device)
+        self.health = GradientHealth(self.delta.device)
+
+    def loss(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy and logits (N, classes), float32, of x: (N, C, H, W) float32, model units."""
+        logits = self.precision.logits(self.model, x)
+        return F.cross_entropy(logits, labels), logits
+
+    def backward(self, loss: Tensor) -> None:
+        """Put the scaled loss's gradients in the place of the last ones."""
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+
+    def update(self) -> None:
+        """Step optimiser, loss scale and schedule; gradients that are not finite leave the weights as they are."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update(self.precision.fixed_scale)
+        self.scheduler.step()
