@@ -14,21 +14,25 @@ from advkernels.dispatch import choose, pick
 class MasterSGD(torch.optim.Optimizer):
     """A drop-in for torch.optim.SGD that keeps a float32 master copy of bfloat16 and float16 parameters.
 
-    g = grad (negated for maximize) + weight_decay w; buf = g on a parameter's first update, else
+    g = grad (negated for maximize) + weight_decay w; buf = g on a parameter's first update with momentum, else
     momentum buf + (1 - dampening) g; step = g + momentum buf for nesterov, else buf; w = w - lr step, in float32 on the
     master, which is then rounded once into the parameter. float32 parameters are their own masters.
 
-    params: parameters or parameter groups, float32, bfloat16 or float16
-    lr: float or 0-dim float32 tensor, step size
+    params: parameters or parameter groups with settings of their own, dense, float32, bfloat16 or float16
+    lr: float or 0-dim floating-point tensor on any device, step size
     momentum, dampening, weight_decay, nesterov, maximize: as in torch.optim.SGD
     master_weights: False updates the half-precision parameters directly, momentum in their dtype, as apex's O2 did
         by default in the report's code
 
-    `step` takes no gradient scale: with torch.amp.GradScaler use float32 parameters, or unscale before.
+    torch.amp.GradScaler's step sets grad_scale (None where gradients are unscaled already) and found_inf, tensors of
+    one number, around this one: grad is then multiplied by 1 / grad_scale as it is read and stays in .grad as it is;
+    where found_inf is not 0 nothing changes, and a first update is still to come. No host waits for these numbers.
 
     Raises: ValueError or TypeError where a setting, parameter or gradient is not of these; nothing is updated then.
     Source: Micikevicius et al. 2018, "Mixed precision training", section 3.1; torch.optim.SGD's rule.
     """
+
+    _step_supports_amp_scaling = True  # GradScaler gives the scale to step; an instance's would be lost in a copy
 
     def __init__(
         self,
@@ -41,17 +45,6 @@ class MasterSGD(torch.optim.Optimizer):
         maximize: bool = False,
         master_weights: bool = True,
     ) -> None:
-        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
-            if not isinstance(value, Tensor) and not 0 <= value < math.inf:
-                raise ValueError(checks.wrong("MasterSGD", name, "a finite number of at least 0", value))
-        if not math.isfinite(dampening):
-            raise ValueError(checks.wrong("MasterSGD", "dampening", "a finite number", dampening))
-        if isinstance(lr, Tensor) and (lr.dim() != 0 or not lr.is_floating_point()):
-            got = f"{lr.dtype} of shape {tuple(lr.shape)}"
-            raise ValueError(checks.wrong("MasterSGD", "lr", "a float or a 0-dim floating-point tensor", got))
-        if nesterov and (momentum <= 0 or dampening != 0):
-            got = f"{momentum} and {dampening}"
-            raise ValueError(checks.wrong("MasterSGD", "nesterov", "momentum > 0 and no dampening", got))
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -61,25 +54,44 @@ class MasterSGD(torch.optim.Optimizer):
             "maximize": maximize,
             "master_weights": master_weights,
         }
+        _check_settings(defaults)
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters with settings of their own; their dtype must be float32, bfloat16 or float16."""
+        """Add parameters with settings of their own; they must be dense, of float32, bfloat16 or float16."""
         super().add_param_group(param_group)
-        for param in self.param_groups[-1]["params"]:
-            if param.dtype not in checks.DTYPES:
-                del self.param_groups[-1]
-                raise TypeError(checks.wrong("MasterSGD", "params", "float32, bfloat16 or float16", param.dtype))
+        try:
+            _check_settings(self.param_groups[-1])
+            for param in self.param_groups[-1]["params"]:
+                checks.dense("MasterSGD", "params", param)
+        except (TypeError, ValueError):
+            del self.param_groups[-1]
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch.optim.Optimizer's; torch.optim.SGD loads it too."""
+        result = super().state_dict()
+        result["state"] = {key: _present(state) for key, state in result["state"].items()}
+        return result
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch.optim.Optimizer's, but masters and momenta keep their own dtype, not the parameter's."""
-        super().load_state_dict(state_dict)
-        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-        params = [param for group in self.param_groups for param in group["params"]]
-        for index, param in zip(saved, params, strict=True):
-            for name, value in state_dict["state"].get(index, {}).items():
+        """As torch.optim.Optimizer's, torch.optim.SGD's too; masters and momenta keep their own dtype."""
+        masters = [group["master_weights"] for group in self.param_groups]
+        loaded: dict[str, Any] = {}  # behind the hooks of others, which may have changed it
+        hook = self.register_load_state_dict_pre_hook(lambda _, given: loaded.update(given))
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            hook.remove()
+        for group, master_weights in zip(self.param_groups, masters, strict=True):
+            group.setdefault("master_weights", master_weights)
+        saved = [index for group in loaded["param_groups"] for index in group["params"]]
+        params = [(group, param) for group in self.param_groups for param in group["params"]]
+        for index, (group, param) in zip(saved, params, strict=True):
+            dtypes = {"master": torch.float32, "momentum_buffer": _momentum_dtype(param, group)}
+            for name, value in loaded["state"].get(index, {}).items():
                 if isinstance(value, Tensor):
-                    self.state[param][name] = value.detach().to(param.device, copy=True)
+                    self.state[param][name] = value.detach().to(param.device, dtypes.get(name, value.dtype), copy=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -88,26 +100,36 @@ class MasterSGD(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        updates = [(group, param) for group in self.param_groups for param in group["params"] if param.grad is not None]
-        for _, param in updates:
-            _check_gradient(param)
-        for group in self.param_groups:
-            for device in dict.fromkeys(param.device for param in group["params"]):
-                self._update(group, [p for g, p in updates if g is group and p.device == device], device)
+        updates: dict[tuple[int, torch.device], list[Tensor]] = {}
+        for i, group in enumerate(self.param_groups):
+            for param in group["params"]:
+                if param.grad is not None:
+                    _check_gradient(param)
+                    updates.setdefault((i, param.device), []).append(param)
+        scaling = {device: self._scaling(device) for device in dict.fromkeys(device for _, device in updates)}
+        for (i, device), params in updates.items():
+            self._update(self.param_groups[i], params, *scaling[device])
         return loss
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], device: torch.device) -> None:
+    def _scaling(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """inv_scale and found_inf on a device, of what torch.amp.GradScaler set."""
+        grad_scale = _scalar("grad_scale", getattr(self, "grad_scale", None), torch.float64, device)
+        found_inf = _scalar("found_inf", getattr(self, "found_inf", None), torch.float32, device)
+        return None if grad_scale is None else grad_scale.reciprocal().float(), found_inf
+
+    def _update(
+        self, group: dict[str, Any], params: list[Tensor], inv_scale: Tensor | None, found_inf: Tensor | None
+    ) -> None:
         states = [self._state(param, group) for param in params]
-        lr = group["lr"]
-        pick(choose(device), "sgd_step_")(
+        pick(choose(params[0].device), "sgd_step_")(
             params,
             [param.grad for param in params],
             [state["master"] for state in states],
             [state["momentum_buffer"] for state in states],
             [state["step"] for state in states],
-            lr.to(torch.float32) if isinstance(lr, Tensor) else torch.tensor(lr, dtype=torch.float32),
-            None,
-            None,
+            _learning_rate(group["lr"], params[0].device),
+            inv_scale,
+            found_inf,
             group["momentum"],
             group["dampening"],
             group["weight_decay"],
@@ -119,17 +141,36 @@ class MasterSGD(torch.optim.Optimizer):
     def _state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         """The parameter's state; what is not there yet (or was loaded from torch.optim.SGD) is made."""
         state = self.state[param]
-        buffer = state.get("momentum_buffer")
-        if "step" not in state:
-            state["step"] = torch.full((), int(buffer is not None), dtype=torch.int64, device=param.device)
         keep = group["master_weights"] and param.dtype != torch.float32
-        if "master" not in state or (keep and state["master"].numel() == 0):
+        if "master" not in state or (keep and state["master"].numel() != param.numel()):
             state["master"] = param.detach().float() if keep else param.new_empty(0, dtype=torch.float32)
-        if buffer is None or (group["momentum"] and buffer.numel() == 0):
-            dtype = torch.float32 if group["master_weights"] else param.dtype
-            made = torch.zeros_like(param, dtype=dtype) if group["momentum"] else param.new_empty(0, dtype=dtype)
+        buffer, momentum = state.get("momentum_buffer"), group["momentum"]
+        updates = None if "step" in state else int(buffer is not None)
+        if buffer is None or (momentum and buffer.numel() != param.numel()):
+            dtype = _momentum_dtype(param, group)
+            made = torch.zeros_like(param, dtype=dtype) if momentum else param.new_empty(0, dtype=dtype)
             state["momentum_buffer"] = made
+            updates = 0 if momentum else updates  # the first with momentum is to come
+        if updates is not None:
+            state["step"] = torch.full((), updates, dtype=torch.int64, device=param.device)
         return state
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    lr, momentum, dampening = settings["lr"], settings["momentum"], settings["dampening"]
+    for name in ("lr", "momentum", "weight_decay"):
+        value = settings[name]
+        if name == "lr" and isinstance(lr, Tensor):
+            if lr.dim() != 0 or not lr.is_floating_point():
+                got = f"{lr.dtype} of shape {tuple(lr.shape)}"
+                raise ValueError(checks.wrong("MasterSGD", "lr", "a float or a 0-dim floating-point tensor", got))
+        elif isinstance(value, Tensor) or not 0 <= value < math.inf:
+            raise ValueError(checks.wrong("MasterSGD", name, "a finite number of at least 0", value))
+    if isinstance(dampening, Tensor) or not math.isfinite(dampening):
+        raise ValueError(checks.wrong("MasterSGD", "dampening", "a finite number", dampening))
+    if settings["nesterov"] and (momentum <= 0 or dampening != 0):
+        got = f"{momentum} and {dampening}"
+        raise ValueError(checks.wrong("MasterSGD", "nesterov", "momentum > 0 and no dampening", got))
 
 
 def _check_gradient(param: Tensor) -> None:
@@ -137,3 +178,32 @@ def _check_gradient(param: Tensor) -> None:
     assert grad is not None
     checks.dense("MasterSGD", "grad", grad)
     checks.like("MasterSGD", "grad", grad, param)
+
+
+def _scalar(name: str, value: Tensor | None, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    """One number on a device, which the host does not wait for unless that is where it goes."""
+    if value is None:
+        return None
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(checks.wrong("MasterSGD", name, "a tensor of one number, or None", got))
+    return value.reshape(()).to(device, dtype, non_blocking=device.type != "cpu")
+
+
+def _learning_rate(lr: float | Tensor, device: torch.device) -> Tensor:
+    """A float32 on the device, or on the CPU where a launch takes it by value."""
+    if not isinstance(lr, Tensor):
+        return torch.tensor(lr, dtype=torch.float32)
+    return lr.to(lr.device if lr.is_cpu else device, torch.float32)
+
+
+def _momentum_dtype(param: Tensor, group: dict[str, Any]) -> torch.dtype:
+    return torch.float32 if group["master_weights"] else param.dtype
+
+
+def _present(state: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's state without what is absent; a momentum before the first update is, to torch.optim.SGD."""
+    absent = {name for name, value in state.items() if isinstance(value, Tensor) and value.numel() == 0}
+    if "step" in state and int(state["step"]) == 0:
+        absent.add("momentum_buffer")
+    return {name: value for name, value in state.items() if name not in absent}

@@ -17,6 +17,7 @@ LOGS = ROOT / "runs" / "gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 REPORT = LOGS / "tests.xml"
 KERNELS = LOGS / "kernels.json"
+PRECISION = LOGS / "precision.json"
 SANITIZED = "guard_bands or many_channels or masked_nan or cuda-native"
 
 
@@ -52,7 +53,8 @@ def steps(images: Path | None) -> list[Step]:
     tests += [f"--junitxml={REPORT}"]
     train = [python, "-m", "freefast", "train", "fast", "--model", model, *dataset, "--device", "cuda"]
     train += ["--epochs", "2", "--out", str(LOGS / "fast")]
-    kernels = ROOT / "benchmarks" / "gpu_kernels.py"
+    kernels, precision = (ROOT / "benchmarks" / name for name in ("gpu_kernels.py", "gpu_precision.py"))
+    on_images = ["--images", str(images)] if images else []
     return [
         Step("device", ["nvidia-smi"]),
         Step("install", install, (ROOT / "setup.py", ROOT / "csrc" / "formulas.h")),
@@ -60,6 +62,7 @@ def steps(images: Path | None) -> list[Step]:
         Step("tests", tests, (ROOT / "tests" / "conftest.py",)),
         *map(sanitizer, ("memcheck", "racecheck", "initcheck")),
         Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,)),
+        Step("precision", [python, str(precision), str(PRECISION), *on_images], (precision,)),
         Step("train", train, (images / "train", images / "test") if images else ()),
     ]
 
@@ -108,9 +111,9 @@ def training_row() -> dict[str, object]:
     return json.loads(path.read_text())["rows"][-1] if path.exists() else {}
 
 
-def kernel_rows() -> list[dict[str, object]]:
-    """What the kernels reached."""
-    return json.loads(KERNELS.read_text())["rows"] if KERNELS.exists() else []
+def rows_of(path: Path) -> list[dict[str, object]]:
+    """What a benchmark measured."""
+    return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
 def main() -> int:
@@ -130,7 +133,7 @@ def main() -> int:
         print(*(f"missing: {path}" for path in missing), sep="\n")
         return 2 if missing else 0
     LOGS.mkdir(parents=True, exist_ok=True)
-    for file in (REPORT, KERNELS):
+    for file in (REPORT, KERNELS, PRECISION):
         file.unlink(missing_ok=True)
     outcome = {step.name: run(step) for step in sequence}
 
@@ -138,7 +141,8 @@ def main() -> int:
 
     facts = environment.describe("cuda")
     device = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
-    result = {"steps": outcome, "tests": count_tests(), "kernels": kernel_rows(), "train": training_row()}
+    result = {"steps": outcome, "tests": count_tests(), "kernels": rows_of(KERNELS)}
+    result |= {"precision": rows_of(PRECISION), "train": training_row()}
     result["environment"] = facts | {"commit": facts["commit"] or options.commit}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"gpu_{device}_{facts['date'][:10]}.json"

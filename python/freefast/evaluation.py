@@ -14,7 +14,7 @@ from freefast.attacks.base import device_of
 from freefast.attacks.gradient import eval_mode
 from freefast.attacks.health import GradientHealth
 from freefast.data import ImageData, Loader, Split
-from freefast.precision import FP32, Precision
+from freefast.precision import Precision
 from freefast.progress import track
 from freefast.threat import ThreatModel
 
@@ -51,7 +51,7 @@ def evaluate(
     batch_size: int = 256,
     seed: int = 0,
     device: torch.device | str | None = None,
-    precision: Precision = FP32,
+    precision: Precision | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate in eval mode; the model is left in the mode it was in.
@@ -64,7 +64,7 @@ def evaluate(
     restarts: random starts of an attack
     alpha: step size, pixel units; None takes epsilon / 4, 2/255 for 8/255
     device: where the model is; None asks the model, and the data where it has no parameters
-    precision: how the model computes; a model of half weights is one that went through `Precision.prepare`
+    precision: how the model computes; None asks its weights
 
     Raises: TypeError where steps is one number; ValueError where steps or restarts are below 1 or alpha is negative.
     Source: Madry et al. 2017, section 5; the settings are those of Wong et al. 2020.
@@ -86,6 +86,7 @@ def evaluate(
         batch_size=batch_size, shuffle=False, augment=False, seed=0,
     )  # fmt: skip
     health = GradientHealth(device)
+    precision = precision or Precision.of(model)
     start = time.perf_counter()
 
     def accuracy(name: str, count: int) -> float:

@@ -47,6 +47,14 @@ class Precision:
         """Whether the weights themselves are in half precision."""
         return self.name.startswith("half")
 
+    @classmethod
+    def of(cls, model: nn.Module) -> "Precision":
+        """What a model's weights ask for: half where some are in half precision, else fp32."""
+        dtypes = {parameter.dtype for parameter in model.parameters()}
+        if torch.bfloat16 in dtypes:
+            return cls(name="half-bf16")
+        return cls(name="half-fp16") if torch.float16 in dtypes else FP32
+
     def prepare(self, model: nn.Module) -> nn.Module:
         """The model with its weights in the policy's dtype, in place; BatchNorm stays in float32."""
         for module in model.modules():

@@ -212,6 +212,20 @@ def test_train_then_evaluate_then_report(folder: Path, capsys: pytest.CaptureFix
     assert main(["report", "run", "--out", "run"]) == 0
 
 
+def test_precision_is_trained_evaluated_and_recorded(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", "free", *SMALL, "--precision", "half-bf16", "--master-weights", "off", "--out", "run"]) == 0
+    assert "half-bf16" in capsys.readouterr().out
+    first = results.read(folder / "run").rows[0]
+    wanted = {"precision": "half-bf16", "master_weights": False, "loss_scale": "none", "evaluated_in": "half-bf16"}
+    assert {name: first[name] for name in wanted} == wanted
+    assert main(["evaluate", "run", "--precision", "fp32"]) == 0
+    assert results.read(folder / "run").rows[0]["evaluated_in"] == "fp32"
+    assert main(["evaluate", "run"]) == 0
+    assert results.read(folder / "run").rows[0] == first
+    assert main(["train", "fast", "--precision", "fp8"]) == 2
+    assert "precision" in capsys.readouterr().err
+
+
 def test_compare_goes_on_and_writes_one_table(
     folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

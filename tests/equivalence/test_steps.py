@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import advkernels as ak
 from freefast import ThreatModel, models
 from freefast.data import CIFAR10_MEAN, CIFAR10_STD
+from freefast.precision import FP32, Precision
 from freefast.training import schedules
 from freefast.training.fast import fast_step
 from freefast.training.free import free_step
@@ -48,8 +49,9 @@ def rates() -> list[float]:
     return [LR * float(np.interp(update, [0, UPDATES / 2, UPDATES], [0, 1, 0])) for update in range(UPDATES)]
 
 
-def run_ours(method: str, model: nn.Module, device: str) -> TrainState:
-    optimizer = ak.MasterSGD(model.parameters(), LR, momentum=0.9, weight_decay=5e-4)
+def run_ours(method: str, model: nn.Module, device: str, precision: Precision = FP32) -> TrainState:
+    masters = precision.master_weights
+    optimizer = ak.MasterSGD(model.parameters(), LR, momentum=0.9, weight_decay=5e-4, master_weights=masters)
     state = TrainState(
         model=model,
         optimizer=optimizer,
@@ -57,6 +59,7 @@ def run_ours(method: str, model: nn.Module, device: str) -> TrainState:
         threat=ThreatModel(epsilon=EPSILON, mean=CIFAR10_MEAN, std=CIFAR10_STD),
         rng=ak.PhiloxState(SEED, device),
         delta=torch.zeros(BATCH, 3, 12, 12, device=device),
+        precision=precision,
     )
     name, _, start = method.partition(" ")
     step = {

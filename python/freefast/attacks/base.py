@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import advkernels as ak
 from freefast.attacks.gradient import eval_mode
-from freefast.precision import FP32, Precision
+from freefast.precision import Precision
 from freefast.threat import ThreatModel
 
 
@@ -21,7 +21,7 @@ class Attack(ABC):
     eps: radius of the l-inf ball, pixel units
     rng: seed of the attack's own random numbers, or a state to share, on the model's device
     mean, std: what the model's images are normalised with, one a channel, pixel units
-    precision: how the model computes; a model of half weights is one that went through `Precision.prepare`
+    precision: how the model computes; None asks its weights
 
     Raises: ValueError or TypeError where a setting, the images or the labels are not of these.
     """
@@ -34,7 +34,7 @@ class Attack(ABC):
         rng: int | ak.PhiloxState = 0,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
-        precision: Precision = FP32,
+        precision: Precision | None = None,
     ) -> None:
         if (mean is None) != (std is None):
             raise ValueError(f"{self.name}: mean and std: wanted both or neither, got mean={mean} and std={std}")
@@ -66,11 +66,12 @@ class Attack(ABC):
             pixels, targets = images.detach().to(device, copy=True), labels.to(device, copy=True)
             if len(pixels) == 0:
                 return pixels
-            adversarial = self._attack(self.threat.normalize(pixels), targets)
+            precision = self.precision or Precision.of(self.model)
+            adversarial = self._attack(self.threat.normalize(pixels), targets, precision)
             return self.threat.denormalize(adversarial).clamp_(0, 1)
 
     @abstractmethod
-    def _attack(self, x: Tensor, labels: Tensor) -> Tensor:
+    def _attack(self, x: Tensor, labels: Tensor, precision: Precision) -> Tensor:
         """x: (N, C, H, W) float32, model units. Returns: adversarial images like x."""
 
     def _state(self, device: torch.device) -> ak.PhiloxState:

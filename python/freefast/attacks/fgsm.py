@@ -5,7 +5,7 @@ from torch import Tensor, nn
 import advkernels as ak
 from freefast.attacks import functional
 from freefast.attacks.base import Attack
-from freefast.precision import FP32, Precision
+from freefast.precision import Precision
 
 
 class FGSM(Attack):
@@ -29,7 +29,7 @@ class FGSM(Attack):
         rng: int | ak.PhiloxState = 0,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
-        precision: Precision = FP32,
+        precision: Precision | None = None,
     ) -> None:
         super().__init__(model, eps=eps, rng=rng, mean=mean, std=std, precision=precision)
         if alpha is not None and not 0 <= alpha < float("inf"):
@@ -37,7 +37,7 @@ class FGSM(Attack):
         self.alpha = eps if alpha is None else alpha
         self.random_start = random_start
 
-    def _attack(self, x: Tensor, labels: Tensor) -> Tensor:
+    def _attack(self, x: Tensor, labels: Tensor, precision: Precision) -> Tensor:
         return functional.pgd(
             self.model,
             x,
@@ -47,5 +47,5 @@ class FGSM(Attack):
             steps=1,
             rng=self._state(x.device) if self.random_start else None,
             stop_when_fooled=False,
-            precision=self.precision,
+            precision=precision,
         )

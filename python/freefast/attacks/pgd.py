@@ -5,7 +5,7 @@ from torch import Tensor, nn
 import advkernels as ak
 from freefast.attacks import functional
 from freefast.attacks.base import Attack
-from freefast.precision import FP32, Precision
+from freefast.precision import Precision
 
 
 class PGD(Attack):
@@ -34,7 +34,7 @@ class PGD(Attack):
         rng: int | ak.PhiloxState = 0,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
-        precision: Precision = FP32,
+        precision: Precision | None = None,
     ) -> None:
         super().__init__(model, eps=eps, rng=rng, mean=mean, std=std, precision=precision)
         for name, value, least in (("alpha", alpha, 0), ("steps", steps, 0), ("restarts", restarts, 1)):
@@ -46,7 +46,7 @@ class PGD(Attack):
         self.restarts = restarts
         self.stop_when_fooled = stop_when_fooled
 
-    def _attack(self, x: Tensor, labels: Tensor) -> Tensor:
+    def _attack(self, x: Tensor, labels: Tensor, precision: Precision) -> Tensor:
         return functional.pgd(
             self.model,
             x,
@@ -57,5 +57,5 @@ class PGD(Attack):
             rng=self._state(x.device) if self.random_start else None,
             restarts=self.restarts,
             stop_when_fooled=self.stop_when_fooled,
-            precision=self.precision,
+            precision=precision,
         )

@@ -1,0 +1,293 @@
+"""What a model computes with: policies, loss scale, the attack's gradients in float16, refusals, whole runs."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import advkernels as ak
+from freefast import Precision, ThreatModel, TrainConfig, UserError, attacks, data, evaluate, models, train
+from freefast.attacks import functional
+from freefast.attacks.gradient import input_gradient
+from freefast.attacks.health import GradientHealth, GradientWarning, Health
+from freefast.precision import PRECISIONS
+from freefast.training import setup
+from freefast.training.standard import standard_step
+from freefast.training.state import TrainState
+
+HALVES = [name for name in PRECISIONS if name != "fp32"]
+
+
+class Faint(nn.Module):
+    """Two classes whose logits part by `slope` times the sum of the pixels: the gradient is that small everywhere."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(slope, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = (x * self.slope.to(x.dtype)).flatten(1).sum(1)
+        return torch.stack([total, -total], 1)
+
+
+class Line(nn.Linear):
+    """A linear classifier of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1))
+
+
+def cnn(device: str) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return models.build("small_cnn", 10, 1, width=4).to(device)
+
+
+def state_of(model: nn.Module, precision: Precision, device: str, lr: float = 0.1) -> TrainState:
+    optimizer = ak.MasterSGD(model.parameters(), lr, momentum=0.9, master_weights=precision.master_weights)
+    return TrainState(
+        model=model, optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1.0),
+        threat=ThreatModel(epsilon=0.1), rng=ak.PhiloxState(0, device), precision=precision,
+        delta=torch.zeros(4, 1, 8, 8, device=device),
+    )  # fmt: skip
+
+
+def batch(device: str) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(4, 1, 8, 8, generator=generator).to(device), torch.tensor([0, 1, 2, 3], device=device)
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_dtypes_of_weights_statistics_and_logits(name: str, device: str) -> None:
+    precision = Precision(name=name)
+    model = precision.prepare(cnn(device))
+    for module in model.modules():
+        kept = isinstance(module, nn.BatchNorm2d) or not precision.is_half
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                assert tensor.dtype == (torch.float32 if kept else precision.dtype)
+    seen = []
+    convolution = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    convolution.register_forward_hook(lambda module, given, result: seen.append(result.dtype))
+    logits = precision.logits(model, batch(device)[0])
+    assert seen == [precision.dtype]
+    assert logits.dtype == torch.float32
+
+
+def test_statistics_keep_their_bits_when_weights_are_halved(device: str) -> None:
+    model = cnn(device)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.fill_(0.1)
+    Precision(name="half-bf16").prepare(model)
+    assert all(torch.equal(norm.running_mean, torch.full_like(norm.running_mean, 0.1)) for norm in norms)
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_logits_are_close_to_float32(name: str, device: str) -> None:
+    precision, (x, _) = Precision(name=name), batch(device)
+    expected = cnn(device).eval()(x)
+    got = precision.logits(precision.prepare(cnn(device)).eval(), x)
+    # five layers of rounding, each to 2^-8 or 2^-11 of values of that size
+    bound = 8 * torch.finfo(precision.dtype).eps * expected.abs().max().item()
+    torch.testing.assert_close(got, expected, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("name", ["fp32", "half-bf16", "half-fp16"])
+def test_a_models_weights_say_how_it_computes(name: str, device: str) -> None:
+    """Attack and evaluation of a half-precision model need no word about it."""
+    precision = Precision(name=name)
+    model = precision.prepare(cnn(device)).eval()
+    assert Precision.of(model) == precision
+    images, labels = batch(device)
+    arguments = {"eps": 0.1, "alpha": 0.1, "steps": 2, "random_start": False}
+    told = attacks.PGD(model, **arguments, precision=precision)(images, labels)
+    assert told.dtype == torch.float32
+    assert torch.equal(attacks.PGD(model, **arguments)(images, labels), told)
+    digits = data.load("digits", limit_train=1, limit_test=20)
+    scores = [
+        evaluate(model, digits, ThreatModel(epsilon=0.1), steps=(1,), device=device, precision=given)
+        for given in (None, precision)
+    ]
+    assert scores[0].as_row() == scores[1].as_row()
+
+
+@pytest.mark.parametrize("samples", [1, 4, 128, 1000])
+def test_the_attacks_scale_is_a_power_of_two(samples: int) -> None:
+    scale = Precision(name="half-fp16").attack_scale(samples)
+    assert torch.frexp(torch.tensor(scale)).mantissa == 0.5
+    assert 2**8 <= scale / samples < 2**9
+    assert all(Precision(name=name).attack_scale(samples) == 1 for name in ("fp32", "amp-bf16", "half-bf16"))
+
+
+@pytest.mark.parametrize("name", ["half-fp16", "amp-fp16"])
+def test_a_float16_attack_moves_every_pixel_where_gradients_are_1e_8(name: str, device: str) -> None:
+    precision = Precision(name=name)
+    model = precision.prepare(Faint(2.0**-23).to(device))  # a number of float16: the weights are no part of this test
+    x, labels = torch.full((4, 3, 8, 8), 0.5, device=device), torch.tensor([0, 1, 0, 1], device=device)
+    plain = Precision(name="fp32")
+    gradient, _ = input_gradient(Faint(2.0**-23).to(device), x, labels, plain)
+    assert gradient.abs().min() > 1e-9
+    assert gradient.abs().max() < 1e-7
+    threat = ThreatModel(epsilon=0.1)
+    adversarial = functional.pgd(
+        model, x, labels, threat, alpha=0.1, steps=1, rng=None, stop_when_fooled=False, precision=precision
+    )
+    direction = torch.tensor([-0.1, 0.1, -0.1, 0.1], device=device).view(-1, 1, 1, 1)
+    torch.testing.assert_close(adversarial, x + direction)
+
+
+def test_the_same_gradients_vanish_unscaled(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the scale is for: without it the test above would see no pixel move."""
+    precision = Precision(name="half-fp16")
+    monkeypatch.setattr(Precision, "attack_scale", lambda self, samples: 1.0)
+    x, labels = torch.full((4, 3, 8, 8), 0.5, device=device), torch.tensor([0, 1, 0, 1], device=device)
+    gradient, _ = input_gradient(precision.prepare(Faint(2.0**-23).to(device)), x, labels, precision)
+    assert not gradient.any()
+
+
+def test_health_counts_zeros_and_what_is_not_finite(device: str) -> None:
+    health = GradientHealth(torch.device(device))
+    health.add(torch.tensor([0.0, -0.0, 1.0, float("nan")], device=device))
+    health.add(torch.tensor([float("inf"), 1.0, 0.0, 1.0], device=device))
+    assert health.take() == Health(zero_share=3 / 8, nonfinite=2)
+    assert health.take() == Health(zero_share=0.0, nonfinite=0)
+
+
+def test_health_warns() -> None:
+    with pytest.warns(GradientWarning, match="PGD-10: 51% of the gradients' elements are exactly zero"):
+        Health(zero_share=0.51, nonfinite=0).warn("PGD-10")
+    with pytest.warns(GradientWarning, match="PGD-10: 7 elements of gradients not finite"):
+        Health(zero_share=0.5, nonfinite=7).warn("PGD-10")
+
+
+@pytest.mark.filterwarnings("error")
+def test_health_is_silent_where_all_is_well() -> None:
+    Health(zero_share=0.5, nonfinite=0).warn("PGD-10")
+
+
+@pytest.mark.parametrize(("loss_scale", "after"), [("dynamic", 2.0**15), ("1024", 1024.0)])
+def test_an_overflow_leaves_the_weights_and_the_scale_reacts(loss_scale: str, after: float, device: str) -> None:
+    precision = Precision(name="half-fp16", loss_scale=loss_scale)
+    state = state_of(precision.prepare(cnn(device)), precision, device)
+    images, labels = batch(device)
+    standard_step(state, images, labels)
+    before = [param.detach().clone() for param in state.model.parameters()]
+    scale = state.scaler.get_scale()
+    overflow = next(state.model.parameters()).register_hook(lambda grad: grad * float("inf"))
+    standard_step(state, images, labels)
+    overflow.remove()
+    assert all(map(torch.equal, before, state.model.parameters()))
+    assert state.scaler.get_scale() == (scale / 2 if loss_scale == "dynamic" else after)
+    standard_step(state, images, labels)
+    assert not any(map(torch.equal, before, state.model.parameters()))
+
+
+def test_fixed_scale_brings_back_small_gradients(device: str) -> None:
+    """float16 gradients below 3e-8 are lost without a loss scale and count with one."""
+    images, labels = torch.full((4, 1, 8, 8), 2.0**-14, device=device), torch.zeros(4, dtype=torch.int64, device=device)
+    moved = {}
+    for loss_scale in ("none", "65536"):
+        precision = Precision(name="half-fp16", loss_scale=loss_scale)
+        model = Line(64, 10).to(device)
+        with torch.no_grad():
+            model.weight.zero_(), model.bias.zero_()
+            model.bias[0] = 8.0  # nearly right: gradients of 3e-4 / 10 at the logits
+        state = state_of(precision.prepare(model), precision, device)
+        standard_step(state, images, labels)
+        moved[loss_scale] = state.optimizer.state[model.weight]["master"].count_nonzero().item()
+    # without, only the weights of the true class: their gradients are those of the nine others together
+    assert moved == {"none": 64, "65536": 640}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "fp8"}, "precision: wanted one of fp32, amp-bf16"),
+        ({"master_weights": True}, "master_weights: is of half-bf16 and half-fp16, got it for fp32"),
+        ({"precision": "amp-bf16", "master_weights": False}, "master_weights: is of half-bf16 and half-fp16"),
+        (
+            {"precision": "half-bf16", "loss_scale": "big"},
+            "loss_scale: wanted none, dynamic or a number above 0, got big",
+        ),
+        ({"loss_scale": "-1"}, "loss_scale: wanted none, dynamic or a number above 0"),
+    ],
+)
+def test_settings_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrainConfig(method="fast", **settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, ("fp32", None, "none")),
+        ({"precision": "amp-fp16"}, ("amp-fp16", None, "dynamic")),
+        ({"precision": "half-bf16"}, ("half-bf16", True, "none")),
+        ({"precision": "half-fp16"}, ("half-fp16", True, "dynamic")),
+        ({"precision": "report"}, ("half-fp16", False, "none")),
+        ({"precision": "report", "master_weights": True}, ("half-fp16", True, "none")),
+    ],
+)
+def test_settings_left_open(given: dict, wanted: tuple) -> None:
+    config = TrainConfig(method="fast", **given)
+    assert (config.precision, config.master_weights, config.loss_scale) == wanted
+    assert TrainConfig.from_json(config.as_json()) == config
+
+
+def test_what_a_device_cannot_do_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: nn.Module, x: Tensor) -> Tensor:
+        raise RuntimeError("convolution not implemented for 'Half'\nmore")
+
+    monkeypatch.setattr(type(models.build("small_cnn", 10, 1)), "forward", refuse)
+    config = TrainConfig(method="fast", precision="half-fp16", device="cpu", limit_train=8, out=tmp_path / "run")
+    with pytest.raises(
+        UserError, match=r"^precision: half-fp16 does not run on cpu: convolution not implemented for 'Half'$"
+    ):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", HALVES)
+@pytest.mark.parametrize("method", ["free", "fast", "pgd", "standard"])
+def test_every_method_trains(method: str, name: str, tmp_path: Path, device: str) -> None:
+    config = TrainConfig(
+        method=method, precision=name, width=4, limit_train=64, limit_test=16, batch_size=32, epochs=2,
+        eval_steps=(1,), device=device, out=tmp_path / "run",
+    )  # fmt: skip
+    result = train(config)
+    assert result.row["precision"] == result.row["evaluated_in"] == name
+    assert result.row["loss_scale"] == ("dynamic" if name.endswith("fp16") else "none")
+    entry = result.metrics[-1]
+    assert ("loss_scale" in entry) == name.endswith("fp16")
+    if method != "standard":
+        assert entry["zero_gradients"] < 0.5
+        assert entry["nonfinite_gradients"] == 0
+
+
+def test_a_scaled_run_resumes_to_the_same_bits(tmp_path: Path, device: str) -> None:
+    config = TrainConfig(
+        method="fast", precision="half-fp16", width=4, limit_train=64, limit_test=16, batch_size=32, epochs=2,
+        eval_steps=(1,), device=device, out=tmp_path / "whole",
+    )  # fmt: skip
+    whole = train(config)
+    parted = dataclasses.replace(config, out=tmp_path / "parted")
+    stop = setup.make_step(parted)
+    calls = iter(range(100))
+
+    def interrupted(*arguments: object) -> object:
+        if next(calls) == 3:  # in the second epoch
+            raise KeyboardInterrupt
+        return stop(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "make_step", lambda config: interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(parted)
+    resumed = train(parted, resume=True)
+    pairs = zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert whole.metrics[-1]["loss_scale"] == resumed.metrics[-1]["loss_scale"]
