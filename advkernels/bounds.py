@@ -17,18 +17,21 @@ Bound = float | Sequence[float] | Tensor
 Row = Sequence[float] | Tensor
 Rows = Sequence[float] | Sequence[Tensor]  # a list of tables, or floats, row after row
 
+NAMES = ("alpha", "epsilon", "lower", "upper")
 FLOAT32_MAX = torch.finfo(torch.float32).max
 
 
-def prepare(operation: str, x: Tensor, given: dict[str, Bound]) -> tuple[str, Rows]:
+def prepare(operation: str, x: Tensor, given: Sequence[Bound]) -> tuple[str, Rows]:
     """The overload that fits, and the bounds in its form.
+
+    given: alpha, epsilon, lower, upper, or all but alpha
 
     Every call of an operation passes here: it is written for speed.
     """
     rows = []
-    for bound in given.values():
+    for bound in given:
         if type(bound) is not float or not 0.0 <= bound <= FLOAT32_MAX:
-            return _prepare(operation, x, given)
+            return _prepare(operation, x, dict(zip(NAMES[-len(given) :], given, strict=True)))
         rows.append(bound)
     return "values", rows
 

@@ -13,8 +13,9 @@ def wrong(operation: str, argument: str, wanted: str, got: object) -> str:
     return f"{operation}: {argument}: wanted {wanted}, got {got}"
 
 
-def images(operation: str, x: Tensor, read: dict[str, Tensor], written: dict[str, Tensor]) -> None:
-    """Tensors of a supported dtype, of x's shape and device; the written ones writable, in memory of their own."""
+def images(operation: str, x: Tensor, read: dict[str, Tensor], delta: Tensor, out: Tensor | None) -> None:
+    """Tensors of a supported dtype, of x's shape and device; delta and out writable, in memory of their own."""
+    written = {"delta": delta} if out is None else {"delta": delta, "out": out}
     given = {"x": x, **read, **written}
     dense(operation, "x", x)
     if x.dim() > MAX_DIMS:

@@ -81,8 +81,6 @@ def fastest(device_type: str) -> str:
 
 def choose(device: torch.device) -> str:
     """The backend that runs on a device: the requested one, or the fastest there is for "auto"."""
-    if torch.compiler.is_compiling():
-        return _choose(device.type)
     name = _chosen.get(device)
     if name is None:
         name = _chosen[device] = _choose(device.type)

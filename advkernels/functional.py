@@ -1,7 +1,6 @@
 """The documented, validated facade of the image operations."""
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -10,8 +9,6 @@ from advkernels import checks
 from advkernels.bounds import Bound, prepare
 from advkernels.dispatch import choose, pick
 from advkernels.rng import PhiloxState
-
-_requires_grad = attrgetter("requires_grad")
 
 
 def sign_step_(
@@ -47,14 +44,12 @@ def sign_step_(
         written then. `BackendUnavailable` where the backend asked for by name cannot run.
     Source: Madry et al. 2017, "Towards deep learning models resistant to adversarial attacks", section 2.1.
     """
-    written = {"delta": delta} if out is None else {"delta": delta, "out": out}
 
     def check() -> None:
-        checks.images("sign_step_", x, {"grad": grad}, written)
+        checks.images("sign_step_", x, {"grad": grad}, delta, out)
         checks.per_sample("sign_step_", "mask", mask, x, torch.bool)
 
-    bounds = {"alpha": alpha, "epsilon": epsilon, "lower": lower, "upper": upper}
-    _run("sign_step_", check, written, x, (delta, grad, x), bounds, (mask, out))
+    _run("sign_step_", check, x, delta, out, (delta, grad, x), (alpha, epsilon, lower, upper), mask)
     return delta
 
 
@@ -103,18 +98,16 @@ def uniform_init_(
     Raises: as `sign_step_`
     Source: Wong et al. 2020, "Fast is better than free", algorithm 3; Salmon et al. 2011 for the numbers.
     """
-    written = {"delta": delta} if out is None else {"delta": delta, "out": out}
     if not isinstance(rng, PhiloxState):
         raise TypeError(checks.wrong("uniform_init_", "rng", "a PhiloxState", type(rng).__name__))
 
     def check() -> None:
-        checks.images("uniform_init_", x, {}, written)
+        checks.images("uniform_init_", x, {}, delta, out)
         checks.per_sample("uniform_init_", "sample_index", sample_index, x, torch.int64)
         if rng.tensor.device != x.device:
             raise ValueError(checks.wrong("uniform_init_", "rng", f"device {x.device}", rng.tensor.device))
 
-    bounds = {"epsilon": epsilon, "lower": lower, "upper": upper}
-    _run("uniform_init_", check, written, x, (delta, x, rng.tensor), bounds, (sample_index, out))
+    _run("uniform_init_", check, x, delta, out, (delta, x, rng.tensor), (epsilon, lower, upper), sample_index)
     return delta
 
 
@@ -137,11 +130,12 @@ def uniform_init(
 def _run(
     name: str,
     check: Callable[[], None],
-    written: dict[str, Tensor],
     x: Tensor,
-    images: Sequence[Tensor],
-    bounds: dict[str, Bound],
-    options: Sequence[Tensor | None],
+    delta: Tensor,
+    out: Tensor | None,
+    tensors: Sequence[Tensor],
+    bounds: Sequence[Bound],
+    per_sample: Tensor | None,
 ) -> None:
     """Run an operation, or raise what `check` says is wrong; every call passes here: it is written for speed.
 
@@ -150,12 +144,13 @@ def _run(
     compiling = torch.compiler.is_compiling()
     try:
         backend = choose(x.device)
-        if compiling or backend != "native" or any(map(_requires_grad, written.values())):
+        recorded = delta.requires_grad or (out is not None and out.requires_grad)
+        if backend != "native" or recorded or compiling:
             check()
         overload, rows = prepare(name, x, bounds)
-        pick(backend, name, overload)(*images, rows, *options)
+        pick(backend, name, overload)(*tensors, rows, per_sample, out)
     except (AttributeError, RuntimeError):
         check()
         raise
     if not compiling:  # so that autograd notices a saved tensor that was overwritten
-        torch.autograd.graph.increment_version(written.values())
+        torch.autograd.graph.increment_version(delta if out is None else (delta, out))

@@ -73,7 +73,7 @@ def test_case_table(case: Case) -> None:
     delta, grad, x = images(case, "cpu", generator)
     given_by_user = {n: bound(case.bounds, s, x, generator)[0] for n, s in (("alpha", 0.03), ("epsilon", 0.1))}
     given_by_user |= {n: bound(case.bounds, s, x, generator)[0] for n, s in (("lower", 0.05), ("upper", 1.0))}
-    _, bounds = prepare("sign_step_", x, given_by_user)
+    _, bounds = prepare("sign_step_", x, list(given_by_user.values()))
     mask = (torch.rand(2 * case.shape[0], generator=generator) > 0.3)[::2]
     index = (torch.randperm(2 * case.shape[0], generator=generator) + 2**40)[::2]
     grid = GRIDS[sum(case.shape) % len(GRIDS)]
