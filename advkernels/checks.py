@@ -67,7 +67,7 @@ def writable(operation: str, argument: str, tensor: Tensor) -> None:
         raise ValueError(wrong(operation, argument, "a tensor written under torch.no_grad() or detached", kind))
     if tensor.is_contiguous() or torch.compiler.is_compiling():
         return
-    if not _ordered(tensor) and _overlaps_itself(tensor):
+    if tensor.numel() and _overlaps_itself(tensor):
         raise ValueError(wrong(operation, argument, "one place in memory an element", "a tensor that overlaps itself"))
 
 
@@ -82,17 +82,6 @@ def _disjoint(operation: str, given: dict[str, Tensor], written: dict[str, Tenso
         earlier[argument] = start, end
 
 
-def _ordered(tensor: Tensor) -> bool:
-    """Whether the strides alone show that no two elements share a place."""
-    reach = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1:
-            if stride < reach:
-                return tensor.numel() < 2
-            reach = stride * (size - 1) + reach
-    return True
-
-
 def _span(tensor: Tensor) -> tuple[int, int]:
     """First byte and the one behind the last, as addresses; nothing where there is no memory (meta, fake)."""
     if type(tensor) is not Tensor and isinstance(tensor, FakeTensor):
@@ -104,22 +93,28 @@ def _span(tensor: Tensor) -> tuple[int, int]:
     return start, start + (last + 1) * tensor.element_size()
 
 
+def _runs(tensor: Tensor) -> tuple[Tensor, int]:
+    """The memory of a tensor with elements: the starts of its runs, as addresses in order, and their bytes."""
+    length = tensor.element_size()
+    starts = torch.tensor([tensor.data_ptr()])
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        step = stride * tensor.element_size()
+        if step == length and len(starts) == 1:
+            length *= size
+        elif size != 1:
+            starts = (starts + step * torch.arange(size).unsqueeze(1)).flatten()
+    return starts.sort().values, length
+
+
 def _overlap(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors whose spans meet have a byte in common."""
-    (start, end), (other_start, other_end) = _span(one), _span(other)
-    base, limit = min(start, other_start), max(end, other_end)
-    return bool((_touched(one, base, limit) & _touched(other, base, limit)).any())
+    (starts, length), (others, other_length) = _runs(one), _runs(other)
+    after = torch.searchsorted(starts, others, right=True)
+    in_last = (after > 0) & (starts[(after - 1).clamp(min=0)] + length > others)
+    in_next = (after < len(starts)) & (starts[after.clamp(max=len(starts) - 1)] < others + other_length)
+    return bool((in_last | in_next).any())
 
 
 def _overlaps_itself(tensor: Tensor) -> bool:
-    start, end = _span(tensor)
-    return int(_touched(tensor, start, end).sum()) != tensor.numel() * tensor.element_size()
-
-
-def _touched(tensor: Tensor, base: int, limit: int) -> Tensor:
-    """One bool a byte of [base, limit): whether the tensor has it."""
-    size = tensor.element_size()
-    touched = torch.zeros(limit - base, dtype=torch.bool)
-    strides = [stride * size for stride in tensor.stride()]
-    touched.as_strided([*tensor.shape, size], [*strides, 1], tensor.data_ptr() - base).fill_(True)
-    return touched
+    starts, length = _runs(tensor)
+    return bool((starts.diff() < length).any())

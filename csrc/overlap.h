@@ -26,75 +26,60 @@ inline Span span_of(const Tensor& tensor) {
     return {begin, begin + elements * static_cast<int64_t>(tensor.element_size())};
 }
 
-// Calls visit(address) for every element.
-template <typename Visit>
-void for_each_address(const Tensor& tensor, const Visit& visit, int64_t dim, int64_t address) {
-    if (dim == tensor.dim()) {
-        visit(address);
-        return;
-    }
-    const int64_t step = tensor.stride(dim) * static_cast<int64_t>(tensor.element_size());
-    for (int64_t i = 0; i < tensor.size(dim); ++i) {
-        for_each_address(tensor, visit, dim + 1, address + i * step);
-    }
-}
-
-// The bytes of a span, and which of them elements have.
-class Footprint {
-  public:
-    explicit Footprint(Span span) : begin_(span.begin), taken_(static_cast<size_t>(span.end - span.begin)) {}
-
-    // Takes the bytes of all elements; whether one of them was taken before.
-    bool take(const Tensor& tensor) {
-        bool met = false;
-        const auto size = static_cast<int64_t>(tensor.element_size());
-        const auto visit = [&](int64_t address) {
-            for (int64_t place = address - begin_; place < address - begin_ + size; ++place) {
-                met = met || taken_[place];
-                taken_[place] = true;
-            }
-        };
-        for_each_address(tensor, visit, 0, reinterpret_cast<int64_t>(tensor.data_ptr()));
-        return met;
-    }
-
-  private:
-    int64_t begin_;
-    std::vector<bool> taken_;
+// The memory of a tensor with elements: runs of `length` bytes from each start on, in order.
+struct Runs {
+    std::vector<int64_t> starts;
+    int64_t length;
 };
 
-// Whether the strides alone show that no two elements share a place.
-inline bool is_ordered(const Tensor& tensor) {
-    std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
+inline Runs runs_of(const Tensor& tensor) {
+    const int64_t item_size = static_cast<int64_t>(tensor.element_size());
+    std::vector<std::pair<int64_t, int64_t>> dims;  // bytes from one element to the next, size
     for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
         if (tensor.size(dim) != 1) {
-            dims.emplace_back(tensor.stride(dim), tensor.size(dim));
+            dims.emplace_back(tensor.stride(dim) * item_size, tensor.size(dim));
         }
     }
     std::sort(dims.begin(), dims.end());
-    int64_t reach = 1;
-    for (const auto& [stride, size] : dims) {
-        if (stride < reach) {
-            return false;
+    Runs runs{{reinterpret_cast<int64_t>(tensor.data_ptr())}, item_size};
+    for (const auto& [step, size] : dims) {
+        if (step == runs.length && runs.starts.size() == 1) {
+            runs.length *= size;
+            continue;
         }
-        reach = stride * (size - 1) + reach;
+        std::vector<int64_t> starts;
+        starts.reserve(runs.starts.size() * static_cast<size_t>(size));
+        for (int64_t i = 0; i < size; ++i) {
+            for (const int64_t start : runs.starts) {
+                starts.push_back(start + i * step);
+            }
+        }
+        runs.starts = std::move(starts);
     }
-    return true;
+    std::sort(runs.starts.begin(), runs.starts.end());
+    return runs;
 }
 
 inline bool overlaps_itself(const Tensor& tensor) {
-    return !tensor.is_contiguous() && !is_ordered(tensor) && Footprint(span_of(tensor)).take(tensor);
+    if (tensor.is_contiguous() || tensor.numel() == 0) {
+        return false;
+    }
+    const Runs runs = runs_of(tensor);
+    const auto meets = [&](int64_t one, int64_t next) { return next - one < runs.length; };
+    return std::adjacent_find(runs.starts.begin(), runs.starts.end(), meets) != runs.starts.end();
 }
 
-// `written` does not overlap itself.
-inline bool share_memory(const Tensor& written, const Tensor& other) {
-    const Span a = span_of(written), b = span_of(other);
+inline bool share_memory(const Tensor& one, const Tensor& other) {
+    const Span a = span_of(one), b = span_of(other);
     if (a.begin >= b.end || b.begin >= a.end) {
         return false;
     }
-    Footprint footprint({std::min(a.begin, b.begin), std::max(a.end, b.end)});
-    footprint.take(other);
-    return footprint.take(written);
+    const Runs runs = runs_of(one), others = runs_of(other);
+    return std::any_of(others.starts.begin(), others.starts.end(), [&](int64_t start) {
+        const auto next = std::upper_bound(runs.starts.begin(), runs.starts.end(), start);
+        const bool in_last = next != runs.starts.begin() && *(next - 1) + runs.length > start;
+        return in_last || (next != runs.starts.end() && *next < start + others.length);
+    });
 }
 
 }  // namespace advkernels

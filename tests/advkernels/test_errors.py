@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, strategies
 
 import advkernels as ak
 
@@ -172,3 +173,37 @@ def test_native_operators_refuse_what_would_break_memory() -> None:
         torch.ops.advkernels.uniform_init_.values(
             x.clone(), x, torch.zeros(3, dtype=torch.int64), bounds[1:], None, None
         )
+
+
+def places(view: torch.Tensor) -> list[int]:
+    """The place of every element in its buffer."""
+    count = view.untyped_storage().nbytes() // view.element_size()
+    return torch.arange(count).as_strided(view.shape, view.stride(), view.storage_offset()).flatten().tolist()
+
+
+@strategies.composite
+def views(draw: strategies.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two views of one shape, with any strides, of one buffer."""
+    shape = draw(strategies.lists(strategies.integers(0, 3), min_size=1, max_size=3))
+    buffer = torch.full((64,), 0.5)
+    strides = strategies.lists(strategies.integers(0, 9), min_size=len(shape), max_size=len(shape))
+    one, other = (buffer.as_strided(shape, draw(strides), draw(strategies.integers(0, 9))) for _ in range(2))
+    return one, other
+
+
+@given(views())
+@example((torch.zeros(64).as_strided((2, 3), (6, 1), 0), torch.zeros(64).as_strided((2, 3), (6, 1), 3)))
+@pytest.mark.parametrize("name", ["reference", "native"])
+def test_overlap_is_found_exactly(name: str, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    delta, x = pair
+    written, read = places(delta), places(x)
+    allowed = len(set(written)) == len(written) and not set(written) & set(read)
+    before = delta.clone()
+    with ak.backend(name):
+        if allowed or delta.numel() == 0:
+            ak.sign_step_(delta, torch.ones_like(x), x, 0.25, 0.25)
+            assert torch.equal(delta, torch.full_like(delta, 0.25))
+        else:
+            with pytest.raises(ValueError, match=r"sign_step_: delta: wanted (one place|memory)"):
+                ak.sign_step_(delta, torch.ones_like(x), x, 0.25, 0.25)
+            assert torch.equal(delta, before)
