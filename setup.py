@@ -17,7 +17,14 @@ STABLE_ABI = (2, 11)  # the oldest torch that the operators run on
 STABLE_ABI_MACRO = f"-DTORCH_TARGET_VERSION=0x{STABLE_ABI[0]:02x}{STABLE_ABI[1]:02x}000000000000ULL"
 # No fused multiply-add: every backend rounds every operation.
 FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fvisibility=hidden"]
-NVCC_FLAGS = ["-O3", "-std=c++20", "--fmad=false", "-Xcompiler=-fPIC,-fvisibility=hidden", "-diag-suppress=20013,20015"]
+FLAGS += [f"-ffile-prefix-map={ROOT.resolve()}/="]  # messages name a file of the sources, wherever they were built
+NVCC_FLAGS = [
+    "-O3",
+    "-std=c++20",
+    "--fmad=false",
+    f"-Xcompiler=-fPIC,-fvisibility=hidden,{FLAGS[-1]}",
+    "-diag-suppress=20013,20015",
+]
 CUDA_ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 COMPILER = (os.environ.get("CXX") or "c++").split()
 HOST_COMPILER = [word for word in COMPILER if not word.startswith("-")][-1]  # without a launcher as in "ccache g++"

@@ -70,6 +70,15 @@ def test_table_settings_and_environment_are_there(tmp_path):
     assert "[10, 20]" in parsed.text
 
 
+def test_what_holds_for_all_runs_stands_above_the_table(tmp_path):
+    runs = [make_run("first", dataset="digits", epsilon=0.25), make_run("second", dataset="digits", epsilon=0.5)]
+    above = " ".join(page(tmp_path, runs).text.partition("Method")[0].split())
+    assert "dataset digits" in above
+    assert "samples 9871" in above
+    assert "epsilon 0." not in above  # differs from run to run
+    assert "attack PGD-N" in above
+
+
 def test_images_are_the_files_inlined(tmp_path, image):
     parsed = page(tmp_path, [make_run("a")], [image, str(image)])
     images = [attributes for tag, attributes in parsed.tags if tag == "img"]

@@ -52,10 +52,11 @@ dd { margin: 0; overflow-wrap: anywhere; }
 <body>
 <main>
 <h1>$title</h1>
+$about
 <div class="wide" tabindex="0" role="region" aria-label="Results">
 $table
 </div>
-<p>Accuracies are fractions of the test samples; PGD-n is accuracy under an n-step PGD attack. Times are training alone.</p>
+<p>Accuracies are fractions of the test samples. Times are training alone.</p>
 $images
 <h2>Settings</h2>
 $runs
@@ -64,4 +65,4 @@ $environment
 </main>
 </body>
 </html>
-""")  # noqa: E501
+""")

@@ -12,6 +12,11 @@ from freefast.reporting import table
 from freefast.reporting.page import PAGE
 from freefast.reporting.results import Run
 
+_ABOUT = ("dataset", "model", "epsilon", "samples", "restarts", "evaluated_in")
+_ATTACK = (
+    "PGD-N: N steps of size epsilon / 4 (epsilon in pixel units) up the cross-entropy from a random start; a sample "
+    "stops once it is misclassified. Adversarial images, where shown, are of 50 steps."
+)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -32,6 +37,7 @@ def write(
     path = Path(folder) / "report.html"
     page = PAGE.substitute(
         title=escape(title),
+        about=_definitions(_shared(runs)),
         table=table.html([run.row for run in runs]),
         images="\n".join(_image(Path(image)) for image in images),
         runs="\n".join(_run(run) for run in runs),
@@ -39,6 +45,13 @@ def write(
     )
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _shared(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the table does not show and holds for all of its rows."""
+    values = {key: [run.row.get(key) for run in runs] for key in _ABOUT}
+    shared = {key: found[0] for key, found in values.items() if found and found.count(found[0]) == len(found)}
+    return {key: value for key, value in shared.items() if value is not None} | {"attack": _ATTACK}
 
 
 def _image(path: Path) -> str:
