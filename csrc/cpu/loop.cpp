@@ -24,23 +24,36 @@ AK_CLONES void widen_tile_half(float* target, const Float16* source, int64_t cou
 AK_CLONES void narrow_tile(BFloat16* target, const float* source, int64_t count) { narrow(target, source, count); }
 AK_CLONES void narrow_tile_half(Float16* target, const float* source, int64_t count) { narrow(target, source, count); }
 
-void widen_dense(float* target, const Operand& source, int64_t begin, int64_t count) {
-    const char* data = source.data + begin * source.item_size;
-    if (source.type == ScalarType::BFloat16) {
-        widen_tile(target, reinterpret_cast<const BFloat16*>(data), count);
+void widen_row(float* target, const char* source, ScalarType type, int64_t count) {
+    if (type == ScalarType::BFloat16) {
+        widen_tile(target, reinterpret_cast<const BFloat16*>(source), count);
     } else {
-        widen_tile_half(target, reinterpret_cast<const Float16*>(data), count);
+        widen_tile_half(target, reinterpret_cast<const Float16*>(source), count);
     }
 }
 
-void narrow_dense(const Operand& target, int64_t begin, int64_t count, const float* tile) {
-    char* data = target.data + begin * target.item_size;
-    if (target.type == ScalarType::BFloat16) {
-        narrow_tile(reinterpret_cast<BFloat16*>(data), tile, count);
+void narrow_row(char* target, const float* source, ScalarType type, int64_t count) {
+    if (type == ScalarType::BFloat16) {
+        narrow_tile(reinterpret_cast<BFloat16*>(target), source, count);
     } else {
-        narrow_tile_half(reinterpret_cast<Float16*>(data), tile, count);
+        narrow_tile_half(reinterpret_cast<Float16*>(target), source, count);
     }
 }
+
+// Where an element lies.
+char* place(const Loop& loop, const Operand& tensor, int64_t element) {
+    if (dense(loop, tensor)) {
+        return tensor.data + element * tensor.item_size;
+    }
+    int64_t offset = 0;
+    for (int dim = loop.dims - 1; dim >= 0; --dim) {
+        offset += element % loop.sizes[dim] * tensor.strides[dim];
+        element /= loop.sizes[dim];
+    }
+    return tensor.data + offset * tensor.item_size;
+}
+
+bool in_a_row(const Operand& tensor, int64_t begin, int64_t count) { return begin % tensor.run + count <= tensor.run; }
 
 // Calls visit(position in the tile, pointer to the element) for [begin, begin + count) of a strided tensor.
 template <typename T, typename Visit>
@@ -77,18 +90,16 @@ void scatter(const Loop& loop, const Operand& target, int64_t begin, int64_t cou
     walk<T>(loop, target, begin, count, [tile](int64_t i, T* element) { *element = from_float<T>(tile[i]); });
 }
 
-float* own_memory(const Operand& tensor, int64_t begin) { return reinterpret_cast<float*>(tensor.data) + begin; }
-
-// Contiguous in the loop's order; a dimension of size 1 may have any stride.
-bool is_dense(const Loop& loop, const int64_t* strides) {
-    int64_t expected = 1;
+// A dimension of size 1 may have any stride.
+int64_t run_of(const Loop& loop, const int64_t* strides) {
+    int64_t run = 1;
     for (int dim = loop.dims - 1; dim >= 0; --dim) {
-        if (loop.sizes[dim] != 1 && strides[dim] != expected) {
-            return false;
+        if (loop.sizes[dim] != 1 && strides[dim] != run) {
+            break;
         }
-        expected *= loop.sizes[dim];
+        run *= loop.sizes[dim];
     }
-    return true;
+    return std::max<int64_t>(run, 1);
 }
 
 Loop make_loop(const Tensor& tensor, bool channels_last) {
@@ -112,13 +123,22 @@ Loop make_loop(const Tensor& tensor, bool channels_last) {
 
 }  // namespace
 
-bool lends_memory(const Operand& tensor) { return tensor.dense && tensor.type == ScalarType::Float; }
+bool dense(const Loop& loop, const Operand& tensor) { return tensor.run >= loop.numel; }
+
+int64_t within_runs(int64_t segment, std::initializer_list<const Operand*> operands) {
+    for (const Operand* tensor : operands) {
+        if (tensor->data != nullptr && tensor->run >= kShortestRun) {
+            segment = std::min(segment, tensor->run);
+        }
+    }
+    return segment;
+}
 
 Loop logical_loop(const Tensor& tensor) { return make_loop(tensor, false); }
 
 Loop memory_loop(const Tensor& tensor) {
     const Loop loop = make_loop(tensor, tensor.dim() > 2 && !tensor.is_contiguous());
-    return operand(loop, tensor).dense ? loop : make_loop(tensor, false);
+    return dense(loop, operand(loop, tensor)) ? loop : make_loop(tensor, false);
 }
 
 Operand operand(const Loop& loop, const Tensor& tensor) {
@@ -129,16 +149,17 @@ Operand operand(const Loop& loop, const Tensor& tensor) {
     for (int dim = 0; dim < loop.dims; ++dim) {
         result.strides[dim] = tensor.stride(loop.source_dim[dim]);
     }
-    result.dense = is_dense(loop, result.strides);
+    result.run = run_of(loop, result.strides);
     return result;
 }
 
 float* load_mutable(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer) {
-    if (lends_memory(source)) {
-        return own_memory(source, begin);
-    }
-    if (source.dense) {
-        widen_dense(buffer.data(), source, begin, count);
+    if (in_a_row(source, begin, count)) {
+        char* const row = place(loop, source, begin);
+        if (source.type == ScalarType::Float) {
+            return reinterpret_cast<float*>(row);
+        }
+        widen_row(buffer.data(), row, source.type, count);
     } else if (source.type == ScalarType::Float) {
         gather<float>(loop, source, begin, count, buffer.data());
     } else if (source.type == ScalarType::BFloat16) {
@@ -153,16 +174,16 @@ const float* load(const Loop& loop, const Operand& source, int64_t begin, int64_
     return load_mutable(loop, source, begin, count, buffer);
 }
 
-float* blank(const Operand& target, int64_t begin, TileBuffer& buffer) {
-    return lends_memory(target) ? own_memory(target, begin) : buffer.data();
+float* blank(const Loop& loop, const Operand& target, int64_t begin, int64_t count, TileBuffer& buffer) {
+    const bool lends = target.type == ScalarType::Float && in_a_row(target, begin, count);
+    return lends ? reinterpret_cast<float*>(place(loop, target, begin)) : buffer.data();
 }
 
 void store(const Loop& loop, const Operand& target, int64_t begin, int64_t count, const float* tile) {
-    if (lends_memory(target)) {
-        return;
-    }
-    if (target.dense) {
-        narrow_dense(target, begin, count, tile);
+    if (in_a_row(target, begin, count)) {
+        if (target.type != ScalarType::Float) {
+            narrow_row(place(loop, target, begin), tile, target.type, count);
+        }
     } else if (target.type == ScalarType::Float) {
         scatter<float>(loop, target, begin, count, tile);
     } else if (target.type == ScalarType::BFloat16) {

@@ -1,13 +1,15 @@
 // The loop of every CPU operator: tensors of any dtype and strides, seen as float32 tiles in one order.
 //
-// A tile is a run of at most kTile elements. A dense float32 tensor lends its own memory as the tile; any other one is
-// copied in, converted, and back. So each operator's arithmetic is one vectorised function on float32 arrays.
+// A tile is a piece of at most kTile elements. Where a float32 tensor has them in a row it lends its own memory as the
+// tile; any other one is copied in, converted, and back. So each operator's arithmetic is one vectorised function on
+// float32 arrays.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 
 #include "../check.h"
 #include "../half.h"
@@ -15,7 +17,8 @@
 namespace advkernels {
 
 constexpr int64_t kTile = 1024;
-constexpr int64_t kGrain = 32768;  // elements worth a thread
+constexpr int64_t kGrain = 32768;     // elements worth a thread
+constexpr int64_t kShortestRun = 128;  // worth a tile of its own
 constexpr int kMaxDims = 8;
 
 using TileBuffer = std::array<float, kTile>;
@@ -39,7 +42,7 @@ struct Operand {
     ScalarType type;
     int64_t item_size;
     int64_t strides[kMaxDims];
-    bool dense;  // element i of the loop is element i in memory
+    int64_t run;  // elements that lie in a row in memory, from each multiple of it on
 };
 
 Loop logical_loop(const Tensor& tensor);
@@ -47,14 +50,16 @@ Loop logical_loop(const Tensor& tensor);
 Loop memory_loop(const Tensor& tensor);
 Operand operand(const Loop& loop, const Tensor& tensor);
 
-// Whether tiles of the tensor are its own memory, of any length.
-bool lends_memory(const Operand& tensor);
+// Whether the whole tensor lies in memory in the loop's order.
+bool dense(const Loop& loop, const Operand& tensor);
+// The length that pieces should not cross a multiple of: the segment, or shorter, the run of an operand.
+int64_t within_runs(int64_t segment, std::initializer_list<const Operand*> operands);
 // The elements [begin, begin + count) as float32: the tensor's own memory, or the buffer, filled.
 const float* load(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer);
 // As load, for a tile that will be changed in place.
 float* load_mutable(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer);
 // Where to compute the elements [begin, begin + count), contents undefined.
-float* blank(const Operand& target, int64_t begin, TileBuffer& buffer);
+float* blank(const Loop& loop, const Operand& target, int64_t begin, int64_t count, TileBuffer& buffer);
 // Round and write a tile that load_mutable or blank gave; nothing to do where it is the tensor's own memory.
 void store(const Loop& loop, const Operand& target, int64_t begin, int64_t count, const float* tile);
 

@@ -50,7 +50,8 @@ void update(const Chunk& chunk, bool has_momentum, const SgdSettings& settings) 
     const Parameter& p = *chunk.parameter;
     const Operand& weight = p.has_master ? p.master : p.param;
     TileBuffer weight_buffer, grad_buffer, momentum_buffer;
-    for_each_tile(chunk.begin, chunk.end, p.loop.numel, kTile, [&](int64_t begin, int64_t count) {
+    const int64_t segment = within_runs(p.loop.numel, {&weight, &p.param, &p.grad, &p.momentum});
+    for_each_tile(chunk.begin, chunk.end, segment, kTile, [&](int64_t begin, int64_t count) {
         const float* g = load(p.loop, p.grad, begin, count, grad_buffer);
         float* w = load_mutable(p.loop, weight, begin, count, weight_buffer);
         if (has_momentum) {

@@ -40,7 +40,12 @@ struct Arguments {
 
     bool active(int64_t sample) const { return mask == nullptr || mask[sample * mask_stride]; }
     // No tile is converted or visited twice, so that none needs to be small.
-    bool in_place() const { return !has_out && lends_memory(delta) && lends_memory(grad) && lends_memory(x); }
+    bool in_place() const {
+        const auto lends = [&](const Operand& tensor) {
+            return tensor.type == ScalarType::Float && dense(loop, tensor);
+        };
+        return !has_out && lends(delta) && lends(grad) && lends(x);
+    }
 };
 
 void fill(BoundsTile& tile, const Arguments& a, int64_t sample, int64_t channel) {
@@ -62,7 +67,8 @@ void step_range(const Arguments& a, int64_t begin, int64_t end) {
     const Loop& loop = a.loop;
     const bool innermost = loop.channels_last && a.per_channel;
     const int64_t sample_segment = a.per_sample ? loop.sample_size : loop.numel;
-    const int64_t segment = !loop.channels_last && a.per_channel ? loop.spatial_size : sample_segment;
+    const int64_t bound_segment = !loop.channels_last && a.per_channel ? loop.spatial_size : sample_segment;
+    const int64_t segment = within_runs(bound_segment, {&a.delta, &a.grad, &a.x, &a.out});
     const int64_t whole_pixels = loop.channels <= kTile ? kTile / loop.channels * loop.channels : kTile;
     const int64_t tile_size = innermost ? whole_pixels : a.in_place() ? segment : kTile;
     TileBuffer delta_buffer, grad_buffer, x_buffer, out_buffer;
@@ -84,7 +90,7 @@ void step_range(const Arguments& a, int64_t begin, int64_t end) {
         }
         if (a.has_out) {
             const float* stored = load(loop, a.delta, first, count, delta_buffer);
-            float* adversarial = blank(a.out, first, out_buffer);
+            float* adversarial = blank(loop, a.out, first, count, out_buffer);
             add_tile(adversarial, x, stored, count);
             store(loop, a.out, first, count, adversarial);
         }

@@ -64,7 +64,8 @@ struct Arguments {
 void init_range(const Arguments& a, int64_t begin, int64_t end) {
     const Loop& loop = a.loop;
     const int64_t sample_segment = a.per_sample ? loop.sample_size : loop.numel;
-    const int64_t segment = a.per_channel ? loop.spatial_size : sample_segment;
+    const int64_t bound_segment = a.per_channel ? loop.spatial_size : sample_segment;
+    const int64_t segment = within_runs(bound_segment, {&a.delta, &a.x, &a.out});
     TileBuffer delta_buffer, x_buffer, out_buffer;
     std::array<uint32_t, kBits> bits;
     for_each_tile(begin, end, segment, kTile, [&](int64_t first, int64_t count) {
@@ -75,12 +76,12 @@ void init_range(const Arguments& a, int64_t begin, int64_t end) {
         const int64_t lane = index & 3;
         philox_tile(bits.data(), static_cast<uint64_t>(index >> 2), (lane + count + 3) / 4, a.seed, a.draw);
         const float* x = load(loop, a.x, first, count, x_buffer);
-        float* d = blank(a.delta, first, delta_buffer);
+        float* d = blank(loop, a.delta, first, count, delta_buffer);
         uniform_init_tile(d, bits.data() + lane, x, count, bounds);
         store(loop, a.delta, first, count, d);
         if (a.has_out) {
             const float* stored = load(loop, a.delta, first, count, delta_buffer);
-            float* adversarial = blank(a.out, first, out_buffer);
+            float* adversarial = blank(loop, a.out, first, count, out_buffer);
             add_tile(adversarial, x, stored, count);
             store(loop, a.out, first, count, adversarial);
         }

@@ -67,3 +67,32 @@ def test_repeated_steps_stay_in_ball_and_box(device: str, backend: str) -> None:
     assert (x.double() + delta.double()).min() >= -(2.0**-24)
     assert (x.double() + delta.double()).max() <= 1 + 2.0**-24
     assert delta.std() > 0.01
+
+
+CUTS = {
+    "halves of the channels": lambda buffer, role: buffer[:, 3 * (role % 2) : 3 * (role % 2) + 3, :20, :20],
+    "every other sample": lambda buffer, role: buffer.view(6, 6, 20, 20)[role % 2 :: 2, :3],
+    "rows cut short": lambda buffer, role: buffer[:, :3, :, role : role + 13],
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_parts_of_larger_tensors(cut: str, dtype: torch.dtype, device: str, backend: str) -> None:
+    """Rows of memory as long as a plane, a sample or a line of pixels, of other lengths in every tensor."""
+    generator = torch.Generator().manual_seed(0)
+    results = []
+    for name in ("reference", backend):
+        generator.manual_seed(0)
+        buffers = [torch.randn(3 if "sample" not in cut else 6, 6, 20, 20, generator=generator) for _ in range(4)]
+        buffers = [buffer.to(device, dtype) for buffer in buffers]
+        delta, grad, x, out = (CUTS[cut](buffer, role) for role, buffer in enumerate(buffers))
+        mask = torch.tensor([True, False, True], device=device)
+        rng = ak.PhiloxState(5, device)
+        with ak.backend(name):
+            ak.sign_step_(delta, grad, x, (0.1, 0.2, 0.3), 0.25, -1.0, 1.0, mask=mask, out=out)
+            ak.sign_step_(delta, grad.contiguous(), x, 0.1, 0.25, -1.0, 1.0)
+            ak.uniform_init_(grad, x, (0.1, 0.2, 0.3), rng=rng)
+        results.append(buffers)
+    for wanted, got in zip(*results, strict=True):
+        assert torch.equal(wanted, got)
