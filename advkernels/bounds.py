@@ -68,6 +68,8 @@ def _values(operation: str, name: str, bound: float | Sequence[float], x: Tensor
         values = [float(bound)]
     else:
         try:
+            if isinstance(bound, (str, bytes)):
+                raise TypeError
             values = [float(value) for value in bound]
         except (TypeError, ValueError):
             wanted = "a float, floats per channel or a tensor"
@@ -98,10 +100,10 @@ def _table(operation: str, name: str, bound: Bound, x: Tensor) -> Tensor:
         raise TypeError(wrong(operation, name, "a floating-point tensor", bound.dtype))
     if bound.device != x.device:
         raise ValueError(wrong(operation, name, f"device {x.device}", bound.device))
-    table = bound.detach().to(torch.float32).reshape(_table_shape(operation, name, bound, x))
+    table = bound.detach().reshape(_table_shape(operation, name, bound, x))
     if bound.device.type == "cpu" and not torch.compiler.is_compiling():
         _range(operation, name, table.flatten().tolist())
-    return table
+    return table.to(torch.float32)
 
 
 def _table_shape(operation: str, name: str, bound: Tensor, x: Tensor) -> tuple[int, int]:

@@ -51,9 +51,9 @@ def per_sample(operation: str, argument: str, tensor: Tensor | None, x: Tensor, 
     """A tensor (N,) of the given dtype on x's device, or None."""
     if tensor is None:
         return
-    if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
-        got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(wrong(operation, argument, f"a {dtype} tensor", got))
+    if not isinstance(tensor, Tensor) or tensor.dtype != dtype or tensor.layout is not torch.strided:
+        got = f"{tensor.layout} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise TypeError(wrong(operation, argument, f"a dense {dtype} tensor", got))
     if x.dim() == 0 or tensor.shape != x.shape[:1]:
         raise ValueError(wrong(operation, argument, f"shape {tuple(x.shape[:1])}, one a sample", tuple(tensor.shape)))
     if tensor.device != x.device:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ class MasterSGD(torch.optim.Optimizer):
     torch.amp.GradScaler's step sets grad_scale (None where gradients are unscaled already) and found_inf, tensors of
     one number, around this one: grad is then multiplied by 1 / grad_scale as it is read and stays in .grad as it is;
     where found_inf is not 0 nothing changes, and a first update is still to come. No host waits for these numbers.
+
+    A master, once made, is the weight: what else is written into its half-precision parameter is lost at the next
+    update, but for what `load_state_dict` brings with its master.
 
     Raises: ValueError or TypeError where a setting, parameter or gradient is not of these; nothing is updated then.
     Source: Micikevicius et al. 2018, "Mixed precision training", section 3.1; torch.optim.SGD's rule.
@@ -100,16 +104,26 @@ class MasterSGD(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        try:
+            self._update_all()
+        except BaseException:
+            for name in ("grad_scale", "found_inf"):  # of the scaler's step, which does not come to its end
+                vars(self).pop(name, None)
+            raise
+        return loss
+
+    def _update_all(self) -> None:
         updates: dict[tuple[int, torch.device], list[Tensor]] = {}
         for i, group in enumerate(self.param_groups):
             for param in group["params"]:
                 if param.grad is not None:
                     _check_gradient(param)
                     updates.setdefault((i, param.device), []).append(param)
+        for i, _ in updates:
+            _check_settings(self.param_groups[i])
         scaling = {device: self._scaling(device) for device in dict.fromkeys(device for _, device in updates)}
         for (i, device), params in updates.items():
             self._update(self.param_groups[i], params, *scaling[device])
-        return loss
 
     def _scaling(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """inv_scale and found_inf on a device, of what torch.amp.GradScaler set."""
@@ -142,7 +156,7 @@ class MasterSGD(torch.optim.Optimizer):
         """The parameter's state; what is not there yet (or was loaded from torch.optim.SGD) is made."""
         state = self.state[param]
         keep = group["master_weights"] and param.dtype != torch.float32
-        if "master" not in state or (keep and state["master"].numel() != param.numel()):
+        if "master" not in state or keep != (state["master"].numel() > 0 and param.numel() > 0):
             state["master"] = param.detach().float() if keep else param.new_empty(0, dtype=torch.float32)
         buffer, momentum = state.get("momentum_buffer"), group["momentum"]
         updates = None if "step" in state else int(buffer is not None)
@@ -158,15 +172,14 @@ class MasterSGD(torch.optim.Optimizer):
 
 def _check_settings(settings: dict[str, Any]) -> None:
     lr, momentum, dampening = settings["lr"], settings["momentum"], settings["dampening"]
-    for name in ("lr", "momentum", "weight_decay"):
-        value = settings[name]
-        if name == "lr" and isinstance(lr, Tensor):
-            if lr.dim() != 0 or not lr.is_floating_point():
-                got = f"{lr.dtype} of shape {tuple(lr.shape)}"
-                raise ValueError(checks.wrong("MasterSGD", "lr", "a float or a 0-dim floating-point tensor", got))
-        elif isinstance(value, Tensor) or not 0 <= value < math.inf:
+    if isinstance(lr, Tensor) and (lr.dim() != 0 or not lr.is_floating_point()):
+        got = f"{lr.dtype} of shape {tuple(lr.shape)}"
+        raise ValueError(checks.wrong("MasterSGD", "lr", "a float or a 0-dim floating-point tensor", got))
+    for name in ("momentum", "weight_decay") if isinstance(lr, Tensor) else ("lr", "momentum", "weight_decay"):
+        value: Any = settings[name]
+        if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
             raise ValueError(checks.wrong("MasterSGD", name, "a finite number of at least 0", value))
-    if isinstance(dampening, Tensor) or not math.isfinite(dampening):
+    if not isinstance(dampening, Real) or not math.isfinite(dampening):
         raise ValueError(checks.wrong("MasterSGD", "dampening", "a finite number", dampening))
     if settings["nesterov"] and (momentum <= 0 or dampening != 0):
         got = f"{momentum} and {dampening}"

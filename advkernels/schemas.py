@@ -9,8 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from advkernels import checks
 from advkernels.backends import reference
+from advkernels.bounds import Rows
 
 LIBRARY = torch.library.Library("advkernels", "DEF")
 
@@ -36,6 +39,22 @@ DEFAULTS: dict[str, Callable[..., None]] = {
 }
 
 
+def _sign_step(delta: Tensor, grad: Tensor, x: Tensor, bounds: Rows, mask: Tensor | None, out: Tensor | None) -> None:
+    checks.images("sign_step_", x, {"grad": grad}, delta, out)
+    reference.sign_step_(delta, grad, x, bounds, mask, out)
+
+
+def _uniform_init(
+    delta: Tensor, x: Tensor, state: Tensor, bounds: Rows, sample_index: Tensor | None, out: Tensor | None
+) -> None:
+    checks.images("uniform_init_", x, {}, delta, out)
+    reference.uniform_init_(delta, x, state, bounds, sample_index, out)
+
+
+_CHECKED = {"sign_step_": _sign_step, "uniform_init_": _uniform_init}
+"""As default kernels: the dispatcher takes these for sparse, quantised and other tensors that no kernel is for."""
+
+
 def fake(*args: Any, **kwargs: Any) -> None:
     """Every operator writes into its arguments and returns nothing: there is no shape to infer.
 
@@ -49,7 +68,8 @@ def fake(*args: Any, **kwargs: Any) -> None:
 def _register() -> None:
     for name, schema in SCHEMAS.items():
         LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-        LIBRARY.impl(name, DEFAULTS[name.partition(".")[0]], "CompositeExplicitAutograd")
+        operator = name.partition(".")[0]
+        LIBRARY.impl(name, _CHECKED.get(operator, DEFAULTS[operator]), "CompositeExplicitAutograd")
         torch.library.register_fake(f"advkernels::{name}", fake, lib=LIBRARY)
 
 

@@ -142,15 +142,20 @@ inline void check_sgd_parameter(const char* operation, size_t i, const std::vect
                                 bool has_momentum) {
     const Tensor& param = params[i];
     check_image(operation, "params", param, param);
+    check_written(operation, "params", param, {});
     STD_TORCH_CHECK(param.device() == params[0].device(), operation, ": params: wanted one device for all");
     check_image(operation, "grads", grads[i], param);
     check_one(operation, "steps", steps[i], ScalarType::Long, param);
     if (masters[i].numel() > 0) {
         check_image(operation, "masters", masters[i], param);
+        check_written(operation, "masters", masters[i], {&param});
+        STD_TORCH_CHECK(param.scalar_type() != ScalarType::Float, operation,
+                        ": masters: wanted none, a tensor of no elements, of a float32 parameter");
         STD_TORCH_CHECK(masters[i].scalar_type() == ScalarType::Float, operation, ": masters: wanted float32");
     }
     if (has_momentum) {
         check_image(operation, "momentum_buffers", momentum_buffers[i], param);
+        check_written(operation, "momentum_buffers", momentum_buffers[i], {&param});
     }
 }
 

@@ -16,6 +16,7 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
+@torch.no_grad()
 def sign_step_(
     delta: Tensor,
     grad: Tensor,
@@ -36,6 +37,7 @@ def sign_step_(
     _write_adversarial(out, delta, x32)
 
 
+@torch.no_grad()
 def uniform_init_(
     delta: Tensor,
     x: Tensor,
@@ -54,6 +56,7 @@ def uniform_init_(
     state[1].add_(1)
 
 
+@torch.no_grad()
 def sgd_step_(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],

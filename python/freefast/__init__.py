@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from freefast import attacks, data, models
+    from freefast.attacks.health import GradientWarning
     from freefast.config import TrainConfig
     from freefast.errors import UserError
     from freefast.evaluation import Evaluation, evaluate
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Evaluation": "freefast.evaluation",
+    "GradientWarning": "freefast.attacks.health",
     "Precision": "freefast.precision",
     "ThreatModel": "freefast.threat",
     "TrainConfig": "freefast.config",
@@ -26,6 +28,7 @@ _MODULES = ("attacks", "data", "models")
 
 __all__ = [
     "Evaluation",
+    "GradientWarning",
     "Precision",
     "ThreatModel",
     "TrainConfig",

@@ -16,6 +16,7 @@ PrecisionName = Literal["fp32", "amp-bf16", "amp-fp16", "half-bf16", "half-fp16"
 PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_FLOAT32 = torch.finfo(torch.float32)
 _HEADROOM = 8
 """The largest gradient at a sample's logits is 2 ** _HEADROOM in a float16 attack: as far from 65504 as from 1."""
 
@@ -37,6 +38,12 @@ class Precision:
     master_weights: bool = True
     loss_scale: str = "none"
 
+    def __post_init__(self) -> None:
+        if self.name not in PRECISIONS:
+            raise UserError(f"precision: wanted one of {', '.join(PRECISIONS)}, got {self.name!r}")
+        if self.loss_scale not in ("none", "dynamic"):
+            object.__setattr__(self, "loss_scale", _number(self.loss_scale))
+
     @property
     def dtype(self) -> torch.dtype:
         """Of the matrix products and convolutions."""
@@ -56,7 +63,8 @@ class Precision:
         return cls(name="half-fp16") if torch.float16 in dtypes else FP32
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """The model with its weights in the policy's dtype, in place; BatchNorm stays in float32."""
+        """The model with its weights in the policy's dtype, in place, and no gradients; BatchNorm stays in float32."""
+        model.zero_grad()
         for module in model.modules():
             dtype = torch.float32 if not self.is_half or isinstance(module, _BatchNorm) else self.dtype
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
@@ -116,6 +124,17 @@ class Precision:
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"precision: {self.name} does not run on {device}: {reason}") from error
+
+
+def _number(loss_scale: str | float) -> str:
+    """A float32 number in its one spelling."""
+    try:
+        value = float(loss_scale)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not _FLOAT32.tiny <= value <= _FLOAT32.max:
+        raise UserError(f"loss_scale: wanted none, dynamic or a float32 number above 0, got {loss_scale}")
+    return f"{value:g}"
 
 
 FP32 = Precision()

@@ -12,7 +12,7 @@ from freefast.checks import apply_types
 from freefast.data import DATASETS, DatasetName
 from freefast.errors import UserError
 from freefast.options import AUTO, AutoBool, AutoInt, AutoPixels, AutoStr, Limit, OwnSize
-from freefast.precision import PRECISIONS, PrecisionName
+from freefast.precision import PRECISIONS, Precision, PrecisionName
 from freefast.training.schedules import SCHEDULES
 
 Backend = Literal["auto", "reference", "native", "triton"]
@@ -123,6 +123,8 @@ class Settings:
     """Random starts of a PGD evaluation; a sample keeps the one with the largest loss."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.loss_scale, (int, float)):
+            object.__setattr__(self, "loss_scale", str(self.loss_scale))
         apply_types(self)
         if self.data_root is not None:
             object.__setattr__(self, "data_root", self.data_root.resolve())
@@ -169,8 +171,7 @@ class Settings:
         elif self.master_weights is not None:
             raise UserError(f"master_weights: is of half-bf16 and half-fp16, got it for {self.precision}")
         self._default("loss_scale", "dynamic" if self.precision.endswith("fp16") and not as_reported else "none")
-        if self.loss_scale not in ("none", "dynamic") and not _is_positive(self.loss_scale):
-            raise UserError(f"loss_scale: wanted none, dynamic or a number above 0, got {self.loss_scale}")
+        object.__setattr__(self, "loss_scale", Precision(loss_scale=self.loss_scale).loss_scale)
 
     def _default(self, name: str, value: Any) -> None:
         if getattr(self, name) is None:
@@ -184,10 +185,3 @@ class Settings:
     def _one_of(self, name: str, known: Any) -> None:
         if getattr(self, name) not in known:
             raise UserError(f"{name}: wanted one of {', '.join(known)}, got {getattr(self, name)!r}")
-
-
-def _is_positive(text: str) -> bool:
-    try:
-        return 0 < float(text) < math.inf
-    except ValueError:
-        return False

@@ -39,6 +39,9 @@ BAD: list[tuple[str, Callable[[dict], dict], type[Exception], str]] = [
     ("integer", lambda a: {"delta": a["delta"].int()}, TypeError, "sign_step_: delta: wanted float32.*int32"),
     ("sparse", lambda a: {"grad": a["grad"].to_sparse()}, TypeError, "sign_step_: grad: wanted a dense"),
     ("sparse delta", lambda a: {"delta": a["delta"].to_sparse()}, TypeError, "sign_step_: delta: wanted a dense"),
+    ("sparse out", lambda a: {"out": a["x"].to_sparse()}, TypeError, "sign_step_: out: wanted a dense"),
+    ("sparse mask", lambda a: {"mask": torch.ones(4, dtype=torch.bool).to_sparse()}, TypeError, "mask: wanted a dense"),
+    ("digits", lambda a: {"epsilon": "909"}, TypeError, "sign_step_: epsilon: wanted a float.*str"),
     ("not a tensor", lambda a: {"x": 0.5}, TypeError, "sign_step_: x: wanted a tensor, got float"),
     ("device", lambda a: {"grad": other_device(a["grad"])}, ValueError, "sign_step_: grad: wanted device"),
     ("negative epsilon", lambda a: {"epsilon": -0.1}, ValueError, "sign_step_: epsilon: wanted a radius.*-0.1"),
@@ -55,7 +58,7 @@ BAD: list[tuple[str, Callable[[dict], dict], type[Exception], str]] = [
     ("whole image", lambda a: {"epsilon": a["x"].clone()}, ValueError, "epsilon: wanted .* per sample"),
     ("integer bound", lambda a: {"epsilon": a["x"].new_ones(3).int()}, TypeError, "epsilon: wanted a floating-point"),
     ("bound device", lambda a: {"epsilon": other_device(a["x"].new_ones(3))}, ValueError, "epsilon: wanted device"),
-    ("mask dtype", lambda a: {"mask": a["x"].new_ones(4)}, TypeError, "mask: wanted a torch.bool"),
+    ("mask dtype", lambda a: {"mask": a["x"].new_ones(4)}, TypeError, "mask: wanted a dense torch.bool"),
     ("mask shape", lambda a: {"mask": a["x"].new_ones(3).bool()}, ValueError, r"mask: wanted shape \(4,\)"),
     ("out shape", lambda a: {"out": a["x"].new_ones(4, 3, 8, 7)}, ValueError, "out: wanted shape"),
     ("leaf", lambda a: {"delta": a["delta"].requires_grad_()}, ValueError, "delta: wanted .*a leaf that requires grad"),
@@ -90,6 +93,24 @@ def test_disjoint_parts_of_one_buffer_are_fine(device: str, backend: str) -> Non
     assert torch.equal(x, torch.full_like(x, 0.5))
 
 
+def test_a_large_float64_bound_is_refused(backend: str, device: str) -> None:
+    if device == "cuda":
+        pytest.skip("values of CUDA tensors are not read")
+    arguments = good(device) | {"epsilon": torch.full((3,), 1e300, dtype=torch.float64)}
+    with pytest.raises(ValueError, match="sign_step_: epsilon: wanted a finite float32 number"):
+        ak.sign_step_(**arguments)
+
+
+def test_images_that_require_grad_record_nothing(device: str, backend: str) -> None:
+    x = torch.full(SHAPE, 0.5, device=device, requires_grad=True)
+    delta = ak.uniform_init(x, 0.1, rng=ak.PhiloxState(0, device))
+    out = torch.empty_like(delta)
+    for _ in range(2):
+        ak.sign_step_(delta, torch.ones_like(delta), x, 0.1, 0.2, out=out)
+    assert not delta.requires_grad
+    assert not out.requires_grad
+
+
 def test_leaf_is_fine_without_grad_mode(device: str, backend: str) -> None:
     delta = torch.zeros(SHAPE, device=device, requires_grad=True)
     with torch.no_grad():
@@ -104,7 +125,7 @@ def test_uniform_init_refuses(device: str, backend: str) -> None:
         ak.uniform_init(x, 0.1, rng=0)
     with pytest.raises(ValueError, match="uniform_init_: rng: wanted device"):
         ak.uniform_init(other_device(x), 0.1, rng=rng)
-    with pytest.raises(TypeError, match=r"sample_index: wanted a torch\.int64"):
+    with pytest.raises(TypeError, match=r"sample_index: wanted a dense torch\.int64"):
         ak.uniform_init(x, 0.1, rng=rng, sample_index=torch.arange(4, device=device).int())
     with pytest.raises(ValueError, match=r"sample_index: wanted shape \(4,\)"):
         ak.uniform_init(x, 0.1, rng=rng, sample_index=torch.arange(3, device=device))

@@ -600,3 +600,40 @@ def test_a_scaled_step_does_not_wait_for_the_device() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert int(optimizer.state[params[0]]["step"]) == 1
+
+
+def test_a_master_is_dropped_with_the_half_precision_of_its_weight(device: str, backend: str) -> None:
+    """State of a half-precision run goes on in float32, by the plain rule."""
+    half = torch.nn.Parameter(torch.ones(5, dtype=torch.bfloat16, device=device))
+    first = ak.MasterSGD([half], 0.1, momentum=0.5)
+    half.grad = torch.ones_like(half)
+    first.step()
+    single = torch.nn.Parameter(half.detach().float())
+    second = ak.MasterSGD([single], 0.1, momentum=0.5)
+    second.load_state_dict(first.state_dict())
+    before = single.detach().clone()
+    single.grad = torch.ones_like(single)
+    second.step()
+    assert torch.equal(single, before - torch.tensor(0.1) * 1.5)
+
+
+def test_parameters_that_overlap_themselves_are_refused(device: str, backend: str) -> None:
+    param = torch.nn.Parameter(torch.zeros(1, device=device).expand(4))
+    param.grad = torch.ones(4, device=device)
+    with pytest.raises(RuntimeError):
+        ak.MasterSGD([param], 0.1).step()
+    assert not param.any()
+
+
+def test_a_step_that_fails_forgets_the_scale(device: str) -> None:
+    param = torch.nn.Parameter(torch.ones(4, device=device))
+    optimizer = ak.MasterSGD([param], 0.1)
+    scaler = torch.amp.GradScaler(torch.device(device).type, init_scale=4.0)
+    scaler.scale(param.sum()).backward()
+    optimizer.param_groups[0]["momentum"] = "0.9"
+    with pytest.raises(ValueError, match="MasterSGD: momentum: wanted a finite number"):
+        scaler.step(optimizer)
+    optimizer.param_groups[0]["momentum"] = 0.0
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert torch.equal(param, torch.full_like(param, 1.0) - torch.tensor(0.1))

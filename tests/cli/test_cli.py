@@ -220,6 +220,7 @@ def test_precision_is_trained_evaluated_and_recorded(folder: Path, capsys: pytes
     assert {name: first[name] for name in wanted} == wanted
     assert main(["evaluate", "run", "--precision", "fp32"]) == 0
     assert results.read(folder / "run").rows[0]["evaluated_in"] == "fp32"
+    assert "half-bf16, no masters, evaluated in fp32" in " ".join(capsys.readouterr().out.split())
     assert main(["evaluate", "run"]) == 0
     assert results.read(folder / "run").rows[0] == first
     assert main(["train", "fast", "--precision", "fp8"]) == 2

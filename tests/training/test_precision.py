@@ -211,9 +211,11 @@ def test_fixed_scale_brings_back_small_gradients(device: str) -> None:
         ({"precision": "amp-bf16", "master_weights": False}, "master_weights: is of half-bf16 and half-fp16"),
         (
             {"precision": "half-bf16", "loss_scale": "big"},
-            "loss_scale: wanted none, dynamic or a number above 0, got big",
+            "loss_scale: wanted none, dynamic or a float32 number above 0, got big",
         ),
-        ({"loss_scale": "-1"}, "loss_scale: wanted none, dynamic or a number above 0"),
+        ({"loss_scale": 1e39}, "loss_scale: wanted none, dynamic or a float32 number above 0, got 1e\\+39"),
+        ({"loss_scale": "1e-46"}, "loss_scale: wanted none, dynamic or a float32 number above 0"),
+        ({"loss_scale": "-1"}, "loss_scale: wanted none, dynamic or a float32 number above 0"),
     ],
 )
 def test_settings_are_refused(settings: dict, message: str) -> None:
@@ -228,6 +230,8 @@ def test_settings_are_refused(settings: dict, message: str) -> None:
         ({"precision": "amp-fp16"}, ("amp-fp16", None, "dynamic")),
         ({"precision": "half-bf16"}, ("half-bf16", True, "none")),
         ({"precision": "half-fp16"}, ("half-fp16", True, "dynamic")),
+        ({"precision": "half-bf16", "loss_scale": 1024}, ("half-bf16", True, "1024")),
+        ({"precision": "half-bf16", "loss_scale": "1024.0"}, ("half-bf16", True, "1024")),
         ({"precision": "report"}, ("half-fp16", False, "none")),
         ({"precision": "report", "master_weights": True}, ("half-fp16", True, "none")),
     ],
@@ -266,6 +270,37 @@ def test_every_method_trains(method: str, name: str, tmp_path: Path, device: str
     if method != "standard":
         assert entry["zero_gradients"] < 0.5
         assert entry["nonfinite_gradients"] == 0
+
+
+@pytest.mark.parametrize("change", [{"name": "half"}, {"name": "fp16"}, {"loss_scale": "banana"}, {"loss_scale": "0"}])
+def test_precision_refuses(change: dict) -> None:
+    with pytest.raises(UserError, match="wanted"):
+        Precision(**change)
+
+
+def small_run(tmp_path: Path, **settings: object) -> TrainConfig:
+    return TrainConfig(
+        method="fast", width=4, limit_train=64, limit_test=16, batch_size=32, epochs=2, eval_steps=(1,), device="cpu",
+        out=tmp_path / "run", **settings,
+    )  # fmt: skip
+
+
+def test_updates_that_a_scale_leaves_out_are_counted_and_warned_of(tmp_path: Path) -> None:
+    with pytest.warns(GradientWarning, match="2 of 2 updates left out: gradients overflow, the loss scale is now 1e"):
+        result = train(small_run(tmp_path, precision="half-fp16", loss_scale=1e9))
+    assert [entry["skipped_updates"] for entry in result.metrics] == [2, 2]
+    good = train(small_run(tmp_path / "good", precision="half-fp16", loss_scale=128))
+    assert [entry["skipped_updates"] for entry in good.metrics] == [0, 0]
+
+
+def test_training_and_evaluation_warn_of_gradients_that_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GradientHealth, "add", lambda self, gradient: self._counts.add_(torch.tensor([4, 3, 1])))
+    with pytest.warns(GradientWarning) as caught:
+        train(small_run(tmp_path))
+    texts = [str(warning.message) for warning in caught]
+    for attack in ("fast, epoch 1", "fast, epoch 2", "PGD-1"):
+        assert any(text.startswith(f"{attack}: 75% of the gradients' elements are exactly zero") for text in texts)
+        assert any(text.startswith(attack) and text.endswith("elements of gradients not finite") for text in texts)
 
 
 def test_a_scaled_run_resumes_to_the_same_bits(tmp_path: Path, device: str) -> None:

@@ -32,7 +32,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     return [
         Column("Method", "method", None),
         Column("Setting", "setting", None),
-        *([Column("Precision", "precision", None)] if _precisions(rows) - {"fp32"} else []),
+        *([Column("Precision", "precision", None)] if {_precision(row) for row in rows} - {"fp32"} else []),
         Column("Natural", "natural", 3),
         *(Column(f"PGD-{steps}", f"pgd{steps}", 3) for steps in pgd_steps(rows, REPORT_STEPS)),
         Column("Epochs", "epochs", 0),
@@ -41,8 +41,12 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     ]
 
 
-def _precisions(rows: Sequence[Row]) -> set[str]:
-    return {row.get("precision", "fp32") for row in rows}
+def _precision(row: Row) -> str:
+    """What a row was trained in, and evaluated in where that is another."""
+    trained = row.get("precision", "fp32")
+    masters = "" if row.get("master_weights") is not False else ", no masters"
+    evaluated = row.get("evaluated_in", trained)
+    return f"{trained}{masters}" + (f", evaluated in {evaluated}" if evaluated != trained else "")
 
 
 def pgd_steps(entries: Iterable[Row], always: Sequence[int] = ()) -> list[int]:
@@ -97,7 +101,7 @@ def write(rows: Sequence[Row], folder: Path | str) -> None:
 
 
 def _cell(row: Row, column: Column) -> str:
-    value: Any = row.get(column.key)
+    value: Any = _precision(row) if column.key == "precision" else row.get(column.key)
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
     return str(value) if column.decimals is None else f"{value:.{column.decimals}f}"

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.progress import Progress
 from torch import nn
 
 from freefast import reporting
+from freefast.attacks.health import GradientWarning
 from freefast.config import TrainConfig
 from freefast.data import ImageData, Loader
 from freefast.errors import UserError
@@ -90,7 +92,10 @@ def _epochs(
     title = f"{config.method} {config.setting}".strip()
     with track(progress, title, config.epochs * samples, done=done * samples) as advance:
         for epoch in range(done + 1, config.epochs + 1):
+            before = state.updates
             entry = {"epoch": epoch, **_epoch(state, step, loader, epoch, samples, advance)}
+            if state.scaler.is_enabled():
+                entry |= _scaling(state, len(loader) * config.updates_per_batch, state.updates - before)
             if config.method != "standard":
                 entry |= _gradients(state, f"{config.method}, epoch {epoch}")
             if config.eval_every and epoch % config.eval_every == 0 and epoch < config.epochs:
@@ -129,9 +134,17 @@ def _epoch(
         "train_loss": loss_sum / samples,
         "train_accuracy": correct / samples,
         "learning_rate": state.scheduler.get_last_lr()[0],
-        **({"loss_scale": state.scaler.get_scale()} if state.scaler.is_enabled() else {}),
         "seconds": time.perf_counter() - start,
     }
+
+
+def _scaling(state: TrainState, wanted: int, made: int) -> dict[str, float]:
+    """What the loss scale did to the epoch's updates; warns where it left most of them out."""
+    skipped, scale = wanted - made, state.scaler.get_scale()
+    if skipped > wanted / 2:
+        text = f"{skipped} of {wanted} updates left out: gradients overflow, the loss scale is now {scale:g}"
+        warnings.warn(text, GradientWarning, stacklevel=2)
+    return {"loss_scale": scale, "skipped_updates": skipped}
 
 
 def _gradients(state: TrainState, attack: str) -> dict[str, float]:

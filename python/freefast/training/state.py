@@ -56,13 +56,18 @@ class TrainState:
         logits = self.precision.logits(self.model, x)
         return F.cross_entropy(logits, labels), logits
 
+    @property
+    def updates(self) -> int:
+        """Updates made so far, without those that were left out; waits for the device."""
+        return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
+
     def backward(self, loss: Tensor) -> None:
         """Put the scaled loss's gradients in the place of the last ones."""
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
 
     def update(self) -> None:
-        """Step optimiser, loss scale and schedule; gradients that are not finite leave the weights as they are."""
+        """Step optimiser, loss scale and schedule; with a scale, gradients that overflow leave the weights alone."""
         self.scaler.step(self.optimizer)
         self.scaler.update(self.precision.fixed_scale)
         self.scheduler.step()
