@@ -17,7 +17,7 @@
 namespace advkernels {
 
 constexpr int64_t kTile = 1024;
-constexpr int64_t kGrain = 32768;     // elements worth a thread
+constexpr int64_t kGrain = 32768;      // elements worth a thread
 constexpr int64_t kShortestRun = 128;  // worth a tile of its own
 constexpr int kMaxDims = 8;
 
