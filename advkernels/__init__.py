@@ -1,7 +1,16 @@
 """Fused operations for adversarial training: the same numbers from plain PyTorch, C++, CUDA and Triton."""
 
 from advkernels.dispatch import BackendUnavailable, backend
-from advkernels.functional import sign_step, sign_step_, uniform_init, uniform_init_
+from advkernels.functional import (
+    l2_init,
+    l2_init_,
+    l2_step,
+    l2_step_,
+    sign_step,
+    sign_step_,
+    uniform_init,
+    uniform_init_,
+)
 from advkernels.optim import MasterSGD
 from advkernels.rng import PhiloxState
 
@@ -13,6 +22,10 @@ __all__ = [
     "PhiloxState",
     "__version__",
     "backend",
+    "l2_init",
+    "l2_init_",
+    "l2_step",
+    "l2_step_",
     "sign_step",
     "sign_step_",
     "uniform_init",

@@ -45,12 +45,7 @@ def sign_step_(
     Source: Madry et al. 2017, "Towards deep learning models resistant to adversarial attacks", section 2.1.
     """
 
-    def check() -> None:
-        checks.images("sign_step_", x, {"grad": grad}, delta, out)
-        checks.per_sample("sign_step_", "mask", mask, x, torch.bool)
-
-    _run("sign_step_", check, x, delta, out, (delta, grad, x), (alpha, epsilon, lower, upper), mask)
-    return delta
+    return _step("sign_step_", delta, grad, x, (alpha, epsilon, lower, upper), mask, out)
 
 
 def sign_step(
@@ -68,6 +63,56 @@ def sign_step(
     """`sign_step_` out of place: delta stays as it is and the stepped perturbation is returned."""
     checks.dense("sign_step", "delta", delta)
     return sign_step_(delta.detach().clone(), grad, x, alpha, epsilon, lower, upper, mask=mask, out=out)
+
+
+def l2_step_(
+    delta: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    alpha: Bound,
+    epsilon: Bound,
+    lower: Bound = 0.0,
+    upper: Bound = 1.0,
+    *,
+    mask: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """One step of an l2 attack, in place: the step along the gradient, the projection on the ball and on the valid box.
+
+    d1 = delta + |alpha| (alpha grad) / norm(alpha grad), d2 = d1 / max(norm(d1 / epsilon), 1),
+    delta = max(min(d2, upper - x), lower - x), the norms taken over each sample. Images are float32, rounded once into
+    delta's dtype; norms and their factors are float64, so that no gradient under- or overflows, and summed in one
+    order on every device. A sample does not step where its gradient is zero everywhere or not finite somewhere. NaN in
+    delta or x stays NaN.
+
+    alpha: length of the step, in x's units; negative steps down
+    epsilon: radius of the ball, in x's units; per channel, alpha and epsilon are the semi-axes of an ellipsoid: a ball
+        in pixels is one where the channels of x are normalised differently
+    delta, grad, x, lower, upper, mask, out: as for `sign_step_`
+
+    Returns: delta
+    Raises: as `sign_step_`
+    Source: Madry et al. 2017, section 2.1, for the steepest ascent of other norms; Rice et al. 2020, "Overfitting in
+        adversarially robust deep learning", section 3, for l2.
+    """
+    return _step("l2_step_", delta, grad, x, (alpha, epsilon, lower, upper), mask, out)
+
+
+def l2_step(
+    delta: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    alpha: Bound,
+    epsilon: Bound,
+    lower: Bound = 0.0,
+    upper: Bound = 1.0,
+    *,
+    mask: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`l2_step_` out of place: delta stays as it is and the stepped perturbation is returned."""
+    checks.dense("l2_step", "delta", delta)
+    return l2_step_(delta.detach().clone(), grad, x, alpha, epsilon, lower, upper, mask=mask, out=out)
 
 
 def uniform_init_(
@@ -98,17 +143,7 @@ def uniform_init_(
     Raises: as `sign_step_`
     Source: Wong et al. 2020, "Fast is better than free", algorithm 3; Salmon et al. 2011 for the numbers.
     """
-    if not isinstance(rng, PhiloxState):
-        raise TypeError(checks.wrong("uniform_init_", "rng", "a PhiloxState", type(rng).__name__))
-
-    def check() -> None:
-        checks.images("uniform_init_", x, {}, delta, out)
-        checks.per_sample("uniform_init_", "sample_index", sample_index, x, torch.int64)
-        if rng.tensor.device != x.device:
-            raise ValueError(checks.wrong("uniform_init_", "rng", f"device {x.device}", rng.tensor.device))
-
-    _run("uniform_init_", check, x, delta, out, (delta, x, rng.tensor), (epsilon, lower, upper), sample_index)
-    return delta
+    return _init("uniform_init_", delta, x, (epsilon, lower, upper), rng, sample_index, out)
 
 
 def uniform_init(
@@ -125,6 +160,88 @@ def uniform_init(
     checks.dense("uniform_init", "x", x)
     delta = torch.empty_like(x, requires_grad=False)
     return uniform_init_(delta, x, epsilon, lower, upper, rng=rng, sample_index=sample_index, out=out)
+
+
+def l2_init_(
+    delta: Tensor,
+    x: Tensor,
+    epsilon: Bound,
+    lower: Bound = 0.0,
+    upper: Bound = 1.0,
+    *,
+    rng: PhiloxState,
+    sample_index: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """A random start in the l2 ball, in place: a direction uniform on the sphere, a length uniform in [0, epsilon).
+
+    delta = epsilon r z / norm(z), projected on the valid box, with z normal, of the random bits of `uniform_init_`, and
+    r uniform in [0, 1), of the sample's own bits. rng's draw counter advances by one.
+
+    epsilon: as for `l2_step_`
+    delta, x, lower, upper, rng, sample_index, out: as for `uniform_init_`
+
+    Returns: delta
+    Raises: as `sign_step_`
+    Source: Rice et al. 2020, "Overfitting in adversarially robust deep learning", for the start; Giles 2012,
+        "Approximating the erfinv function", for the normal numbers.
+    """
+    return _init("l2_init_", delta, x, (epsilon, lower, upper), rng, sample_index, out)
+
+
+def l2_init(
+    x: Tensor,
+    epsilon: Bound,
+    lower: Bound = 0.0,
+    upper: Bound = 1.0,
+    *,
+    rng: PhiloxState,
+    sample_index: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`l2_init_` into a new tensor of x's dtype and memory format."""
+    checks.dense("l2_init", "x", x)
+    delta = torch.empty_like(x, requires_grad=False)
+    return l2_init_(delta, x, epsilon, lower, upper, rng=rng, sample_index=sample_index, out=out)
+
+
+def _step(
+    name: str,
+    delta: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    bounds: Sequence[Bound],
+    mask: Tensor | None,
+    out: Tensor | None,
+) -> Tensor:
+    def check() -> None:
+        checks.images(name, x, {"grad": grad}, delta, out)
+        checks.per_sample(name, "mask", mask, x, torch.bool)
+
+    _run(name, check, x, delta, out, (delta, grad, x), bounds, mask)
+    return delta
+
+
+def _init(
+    name: str,
+    delta: Tensor,
+    x: Tensor,
+    bounds: Sequence[Bound],
+    rng: PhiloxState,
+    sample_index: Tensor | None,
+    out: Tensor | None,
+) -> Tensor:
+    if not isinstance(rng, PhiloxState):
+        raise TypeError(checks.wrong(name, "rng", "a PhiloxState", type(rng).__name__))
+
+    def check() -> None:
+        checks.images(name, x, {}, delta, out)
+        checks.per_sample(name, "sample_index", sample_index, x, torch.int64)
+        if rng.tensor.device != x.device:
+            raise ValueError(checks.wrong(name, "rng", f"device {x.device}", rng.tensor.device))
+
+    _run(name, check, x, delta, out, (delta, x, rng.tensor), bounds, sample_index)
+    return delta
 
 
 def _run(

@@ -1,6 +1,6 @@
 """Every operator's schema with its fake kernel, and the reference as its default kernel.
 
-The bounds of an image operation (alpha but for `uniform_init_`, epsilon, lower, upper) come in two overloads, which
+The bounds of an image operation (alpha of a step, epsilon, lower, upper) come in two overloads, which
 `bounds.py` explains.
 An absent master or momentum buffer in the lists of `sgd_step_` is a tensor of no elements.
 """
@@ -17,16 +17,18 @@ from advkernels.bounds import Rows
 
 LIBRARY = torch.library.Library("advkernels", "DEF")
 
-_SIGN_STEP = "(Tensor(a!) delta, Tensor grad, Tensor x, {}[] bounds, Tensor? mask, Tensor(b!)? out) -> ()"
-_UNIFORM_INIT = (
-    "(Tensor(a!) delta, Tensor x, Tensor(b!) state, {}[] bounds, Tensor? sample_index, Tensor(c!)? out) -> ()"
-)
+_STEP = "(Tensor(a!) delta, Tensor grad, Tensor x, {}[] bounds, Tensor? mask, Tensor(b!)? out) -> ()"
+_INIT = "(Tensor(a!) delta, Tensor x, Tensor(b!) state, {}[] bounds, Tensor? sample_index, Tensor(c!)? out) -> ()"
 
 SCHEMAS = {
-    "sign_step_.values": _SIGN_STEP.format("float"),
-    "sign_step_.tensors": _SIGN_STEP.format("Tensor"),
-    "uniform_init_.values": _UNIFORM_INIT.format("float"),
-    "uniform_init_.tensors": _UNIFORM_INIT.format("Tensor"),
+    "sign_step_.values": _STEP.format("float"),
+    "sign_step_.tensors": _STEP.format("Tensor"),
+    "l2_step_.values": _STEP.format("float"),
+    "l2_step_.tensors": _STEP.format("Tensor"),
+    "uniform_init_.values": _INIT.format("float"),
+    "uniform_init_.tensors": _INIT.format("Tensor"),
+    "l2_init_.values": _INIT.format("float"),
+    "l2_init_.tensors": _INIT.format("Tensor"),
     "sgd_step_": "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] masters, Tensor(c!)[] momentum_buffers, "
     "Tensor(d!)[] steps, Tensor lr, Tensor? inv_scale, Tensor? found_inf, float momentum, float dampening, "
     "float weight_decay, bool nesterov, bool maximize) -> ()",
@@ -34,24 +36,33 @@ SCHEMAS = {
 
 DEFAULTS: dict[str, Callable[..., None]] = {
     "sign_step_": reference.sign_step_,
+    "l2_step_": reference.l2_step_,
     "uniform_init_": reference.uniform_init_,
+    "l2_init_": reference.l2_init_,
     "sgd_step_": reference.sgd_step_,
 }
 
 
-def _sign_step(delta: Tensor, grad: Tensor, x: Tensor, bounds: Rows, mask: Tensor | None, out: Tensor | None) -> None:
-    checks.images("sign_step_", x, {"grad": grad}, delta, out)
-    reference.sign_step_(delta, grad, x, bounds, mask, out)
+def _step(operation: str) -> Callable[..., None]:
+    def checked(delta: Tensor, grad: Tensor, x: Tensor, bounds: Rows, mask: Tensor | None, out: Tensor | None) -> None:
+        checks.images(operation, x, {"grad": grad}, delta, out)
+        DEFAULTS[operation](delta, grad, x, bounds, mask, out)
+
+    return checked
 
 
-def _uniform_init(
-    delta: Tensor, x: Tensor, state: Tensor, bounds: Rows, sample_index: Tensor | None, out: Tensor | None
-) -> None:
-    checks.images("uniform_init_", x, {}, delta, out)
-    reference.uniform_init_(delta, x, state, bounds, sample_index, out)
+def _init(operation: str) -> Callable[..., None]:
+    def checked(
+        delta: Tensor, x: Tensor, state: Tensor, bounds: Rows, sample_index: Tensor | None, out: Tensor | None
+    ) -> None:
+        checks.images(operation, x, {}, delta, out)
+        DEFAULTS[operation](delta, x, state, bounds, sample_index, out)
+
+    return checked
 
 
-_CHECKED = {"sign_step_": _sign_step, "uniform_init_": _uniform_init}
+_CHECKED = {name: _step(name) for name in ("sign_step_", "l2_step_")}
+_CHECKED |= {name: _init(name) for name in ("uniform_init_", "l2_init_")}
 """As default kernels: the dispatcher takes these for sparse, quantised and other tensors that no kernel is for."""
 
 
