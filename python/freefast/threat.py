@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Norm = Literal["linf", "l2"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """An l-inf ball around every image, within the valid pixels [0, 1].
+    """An l-inf or l2 ball around every image, within the valid pixels [0, 1].
 
     A model reads normalised images, (pixel - mean) / std. Every bound in model units is the float32 number that
     PyTorch computes as `(0 - mean) / std`, `(1 - mean) / std` and `size / std` from float32 tensors mean and std, each
@@ -30,10 +33,15 @@ class ThreatModel:
     std: tuple[float, ...] = (1.0,)
     """Standard deviation likewise, pixel units."""
 
+    norm: Norm = "linf"
+    """Which length of a perturbation the radius bounds."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.epsilon < float("inf"):
             raise ValueError(f"ThreatModel: epsilon: wanted a finite radius of at least 0, got {self.epsilon}")
-        if self.epsilon > 1:
+        if self.norm not in get_args(Norm):
+            raise ValueError(f"ThreatModel: norm: wanted linf or l2, got {self.norm!r}")
+        if self.epsilon > 1 and self.norm == "linf":
             wanted = "at most 1, in pixel units"
             raise ValueError(
                 f"ThreatModel: epsilon: wanted {wanted}, got {self.epsilon:g}: is {self.epsilon:g}/255 meant?"
@@ -65,6 +73,10 @@ class ThreatModel:
         size: pixel units
         """
         return tuple((np.float32(size) * (np.float32(1) / np.array(self.std, np.float32))).tolist())
+
+    def steps(self, sizes: Tensor) -> Tensor:
+        """Sizes (N,) float32, pixel units, in model units: (N, C, 1, 1)."""
+        return sizes.view(-1, 1, 1, 1) * (1 / self._channels(self.std, sizes))
 
     def normalize(self, images: Tensor) -> Tensor:
         """images: (N, C, H, W) float, pixel units. Returns: the same in model units."""

@@ -1,6 +1,7 @@
 """What a model computes with: policies, loss scale, the attack's gradients in float16, refusals, whole runs."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from torch import Tensor, nn
 import advkernels as ak
 from freefast import Precision, ThreatModel, TrainConfig, UserError, attacks, data, evaluate, models, train
 from freefast.attacks import functional
+from freefast.attacks.ball import Ball
 from freefast.attacks.gradient import input_gradient
 from freefast.attacks.health import GradientHealth, GradientWarning, Health
+from freefast.attacks.losses import cross_entropy
+from freefast.attacks.problem import Problem
 from freefast.precision import PRECISIONS
 from freefast.training import setup
 from freefast.training.standard import standard_step
@@ -128,14 +132,13 @@ def test_a_float16_attack_moves_every_pixel_where_gradients_are_1e_8(name: str, 
     precision = Precision(name=name)
     model = precision.prepare(Faint(2.0**-23).to(device))  # a number of float16: the weights are no part of this test
     x, labels = torch.full((4, 3, 8, 8), 0.5, device=device), torch.tensor([0, 1, 0, 1], device=device)
-    plain = Precision(name="fp32")
-    gradient, _ = input_gradient(Faint(2.0**-23).to(device), x, labels, plain)
+    losses = partial(cross_entropy, labels=labels)
+    gradient, _ = input_gradient(Faint(2.0**-23).to(device), x, losses)
     assert gradient.abs().min() > 1e-9
     assert gradient.abs().max() < 1e-7
-    threat = ThreatModel(epsilon=0.1)
-    adversarial = functional.pgd(
-        model, x, labels, threat, alpha=0.1, steps=1, rng=None, stop_when_fooled=False, precision=precision
-    )
+    ball = Ball.of(ThreatModel(epsilon=0.1))
+    problem = Problem(model=model, x=x, labels=labels, ball=ball, precision=precision)
+    adversarial = functional.pgd(problem, alpha=[0.1], steps=1, rng=None, stop_when_fooled=False)
     direction = torch.tensor([-0.1, 0.1, -0.1, 0.1], device=device).view(-1, 1, 1, 1)
     torch.testing.assert_close(adversarial, x + direction)
 
@@ -145,7 +148,9 @@ def test_the_same_gradients_vanish_unscaled(device: str, monkeypatch: pytest.Mon
     precision = Precision(name="half-fp16")
     monkeypatch.setattr(Precision, "attack_scale", lambda self, samples: 1.0)
     x, labels = torch.full((4, 3, 8, 8), 0.5, device=device), torch.tensor([0, 1, 0, 1], device=device)
-    gradient, _ = input_gradient(precision.prepare(Faint(2.0**-23).to(device)), x, labels, precision)
+    gradient, _ = input_gradient(
+        precision.prepare(Faint(2.0**-23).to(device)), x, partial(cross_entropy, labels=labels), precision
+    )
     assert not gradient.any()
 
 

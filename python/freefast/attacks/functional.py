@@ -1,95 +1,54 @@
-"""The l-inf attack in model units, on which every attack, trainer and evaluation stands."""
-
-from functools import partial
+"""The attack on which every trainer and PGD stand."""
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import advkernels as ak
-from freefast.attacks.gradient import input_gradient
-from freefast.attacks.health import GradientHealth
-from freefast.precision import FP32, Precision
-from freefast.threat import ThreatModel
+from freefast.attacks.ball import Bound
+from freefast.attacks.problem import Problem
 
 
 def pgd(
-    model: nn.Module,
-    x: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
+    problem: Problem,
     *,
-    alpha: float,
+    alpha: Bound,
     steps: int,
     rng: ak.PhiloxState | None,
     restarts: int = 1,
     stop_when_fooled: bool = True,
-    sample_index: Tensor | None = None,
-    precision: Precision = FP32,
-    health: GradientHealth | None = None,
 ) -> Tensor:
-    """Projected gradient ascent on the cross-entropy, in the mode the model is in.
+    """Projected gradient ascent on the problem's loss.
 
-    x: (N, C, H, W) float32, model units
-    labels: (N,) int64
-    alpha: step size, pixel units
+    alpha: step size, model units
     rng: of the random starts; None starts at the images themselves
     restarts: of several runs, each sample keeps the perturbation with the largest loss
     stop_when_fooled: a sample stops moving once it is misclassified
-    sample_index: (N,) int64, makes a sample's start independent of the batch it is in
-    precision: how the model computes; delta and the projections are float32
-    health: counts the gradients' zeros
 
-    Returns: adversarial images like x
+    Returns: adversarial images like `problem.x`
     Source: Madry et al. 2017, section 2.1; restarts and stop as in the code of Wong et al. 2020.
     """
-    climb = partial(
-        _climb, model, x, labels, threat, alpha, steps, rng, stop_when_fooled, sample_index, precision, health
-    )
-    best = climb()
+    best = _climb(problem, alpha, steps, rng, stop_when_fooled)
     if restarts == 1:
         return best
-    best_loss = _losses(model, best, labels, precision)
+    best_loss = problem.losses(problem.logits(best))
     for _ in range(restarts - 1):
-        adversarial = climb()
-        loss = _losses(model, adversarial, labels, precision)
+        adversarial = _climb(problem, alpha, steps, rng, stop_when_fooled)
+        loss = problem.losses(problem.logits(adversarial))
         best = torch.where((loss >= best_loss).view(-1, 1, 1, 1), adversarial, best)
         best_loss = torch.maximum(best_loss, loss)
     return best
 
 
-def _climb(
-    model: nn.Module,
-    x: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    alpha: float,
-    steps: int,
-    rng: ak.PhiloxState | None,
-    stop_when_fooled: bool,
-    sample_index: Tensor | None,
-    precision: Precision,
-    health: GradientHealth | None,
-) -> Tensor:
-    epsilon, box, size = threat.model_epsilon, (threat.lower, threat.upper), threat.step(alpha)
+def _climb(problem: Problem, alpha: Bound, steps: int, rng: ak.PhiloxState | None, stop_when_fooled: bool) -> Tensor:
+    x = problem.x
     adversarial = x.clone()
-    if rng is None:
-        delta = torch.zeros_like(x)
-    else:
-        delta = ak.uniform_init(x, epsilon, *box, rng=rng, sample_index=sample_index, out=adversarial)
+    delta = torch.zeros_like(x) if rng is None else problem.ball.start(x, rng, out=adversarial)
     moving = None
     for _ in range(steps):
-        gradient, logits = input_gradient(model, adversarial, labels, precision)
-        if health is not None:
-            health.add(gradient)
+        gradient, logits = problem.gradient(adversarial)
         if stop_when_fooled:
-            moving = logits.argmax(1) == labels
+            moving = ~problem.reached(logits)
             if x.device.type == "cpu" and not moving.any():
                 break
-        ak.sign_step_(delta, gradient, x, size, epsilon, *box, mask=moving, out=adversarial)
+        problem.ball.step_(delta, gradient, x, alpha, moving, adversarial)
     return adversarial
-
-
-@torch.no_grad()
-def _losses(model: nn.Module, x: Tensor, labels: Tensor, precision: Precision) -> Tensor:
-    return F.cross_entropy(precision.logits(model, x), labels, reduction="none")

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-import advkernels as ak
-from freefast.attacks.gradient import input_gradient
 from freefast.training.standard import standard_step
 from freefast.training.state import TrainState
 
@@ -21,12 +19,16 @@ def fast_step(
     Returns: mean loss; logits (N, classes)
     Source: Wong et al. 2020, "Fast is better than free", algorithm 3; the report's algorithm 3.
     """
-    epsilon, box = state.threat.model_epsilon, (state.threat.lower, state.threat.upper)
-    delta = state.delta[: len(images)] if delta_init == "previous" else torch.zeros_like(images)
-    adversarial = images + delta
-    if delta_init == "random":
-        ak.uniform_init_(delta, images, epsilon, *box, rng=state.rng, out=adversarial)
-    gradient, _ = input_gradient(state.model, adversarial, labels, state.precision)
-    state.health.add(gradient)
-    ak.sign_step_(delta, gradient, images, state.threat.step(alpha), epsilon, *box, out=adversarial)
+    problem = state.problem(images, labels)
+    adversarial = images.clone()
+    match delta_init:
+        case "previous":
+            delta = state.delta[: len(images)]
+            adversarial += delta
+        case "random":
+            delta = problem.ball.start(images, state.rng, out=adversarial)
+        case _:
+            delta = torch.zeros_like(images)
+    gradient, _ = problem.gradient(adversarial)
+    problem.ball.step_(delta, gradient, images, state.threat.step(alpha), out=adversarial)
     return standard_step(state, adversarial, labels)

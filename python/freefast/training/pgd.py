@@ -17,8 +17,10 @@ def pgd_step(state: TrainState, images: Tensor, labels: Tensor, *, alpha: float,
     Source: Madry et al. 2017, section 2.1; the report's algorithm 1.
     """
     adversarial = functional.pgd(
-        state.model, images, labels, state.threat,
-        alpha=alpha, steps=steps, rng=state.rng, stop_when_fooled=False,
-        precision=state.precision, health=state.health,
-    )  # fmt: skip
+        state.problem(images, labels),
+        alpha=state.threat.step(alpha),
+        steps=steps,
+        rng=state.rng,
+        stop_when_fooled=False,
+    )
     return standard_step(state, adversarial, labels)

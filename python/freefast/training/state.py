@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 import advkernels as ak
+from freefast.attacks.ball import Ball
 from freefast.attacks.health import GradientHealth
+from freefast.attacks.problem import Problem
 from freefast.precision import FP32, Precision
 from freefast.threat import ThreatModel
 
@@ -50,6 +52,17 @@ class TrainState:
     def __post_init__(self) -> None:
         self.scaler = self.precision.make_scaler(self.delta.device)
         self.health = GradientHealth(self.delta.device)
+
+    def problem(self, images: Tensor, labels: Tensor) -> Problem:
+        """What an attack on a batch is up against; images: (N, C, H, W) float32, model units."""
+        return Problem(
+            model=self.model,
+            x=images,
+            labels=labels,
+            ball=Ball.of(self.threat),
+            precision=self.precision,
+            health=self.health,
+        )
 
     def loss(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and logits (N, classes), float32, of x: (N, C, H, W) float32, model units."""

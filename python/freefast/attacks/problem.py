@@ -1,0 +1,65 @@
+"""What an attack is up against."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from freefast.attacks.ball import Ball
+from freefast.attacks.gradient import input_gradient
+from freefast.attacks.health import GradientHealth
+from freefast.attacks.losses import Loss, cross_entropy
+from freefast.precision import FP32, Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A model, a batch in model units, the ball to move in, and what to reach."""
+
+    model: nn.Module
+    """The classifier, in the mode that it is attacked in."""
+
+    x: Tensor
+    """(N, C, H, W) float32, clean images, model units."""
+
+    labels: Tensor
+    """(N,) int64: the true classes, or where `targeted` the classes to reach."""
+
+    ball: Ball
+    """Where the attack may move."""
+
+    precision: Precision = FP32
+    """How the model computes; perturbations are float32."""
+
+    loss: Loss = cross_entropy
+    """What the attack maximises."""
+
+    targeted: bool = False
+    """Whether labels are classes to reach."""
+
+    health: GradientHealth | None = None
+    """Counts the gradients' zeros."""
+
+    def take(self, index: Tensor) -> "Problem":
+        """The problem of some samples: index is (n,) int64 or (N,) bool."""
+        return replace(self, x=self.x[index], labels=self.labels[index], ball=self.ball.take(index))
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) float32 of images like `self.x`."""
+        return self.precision.logits(self.model, x)
+
+    def losses(self, logits: Tensor) -> Tensor:
+        """(N,) what the attack maximises, a number a sample."""
+        return self.loss(logits, self.labels)
+
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient of the mean loss with respect to images like `self.x`, its length unknown; logits."""
+        gradient, logits = input_gradient(self.model, x, self.losses, self.precision)
+        if self.health is not None:
+            self.health.add(gradient)
+        return gradient, logits
+
+    def reached(self, logits: Tensor) -> Tensor:
+        """(N,) bool: fooled, or where targeted taken for the class to reach."""
+        return (logits.argmax(1) == self.labels) == self.targeted
