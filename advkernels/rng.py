@@ -39,6 +39,15 @@ class PhiloxState:
         """How many draws were made, read back from the device."""
         return int(self.tensor[1])
 
+    def seek(self, draw: int) -> None:
+        """Go to a draw, 0 being the first, without waiting for the device.
+
+        draw: int in [0, 2**48)
+        """
+        if not 0 <= draw < _MAX_DRAWS:
+            raise ValueError(f"PhiloxState: draw: wanted an int in [0, 2**48), got {draw}")
+        self.tensor[1] = draw
+
     def state_dict(self) -> dict[str, Any]:
         """A copy of the state, for a checkpoint."""
         return {"tensor": self.tensor.clone()}

@@ -8,19 +8,21 @@ if TYPE_CHECKING:
     from freefast.attacks.health import GradientWarning
     from freefast.config import TrainConfig
     from freefast.errors import UserError
-    from freefast.evaluation import Evaluation, evaluate
+    from freefast.evaluation import Evaluation, EvaluationWarning, Verdicts, evaluate
     from freefast.precision import Precision
     from freefast.threat import ThreatModel
     from freefast.training.loop import TrainResult, train
 
 _HOMES = {
     "Evaluation": "freefast.evaluation",
+    "EvaluationWarning": "freefast.evaluation",
     "GradientWarning": "freefast.attacks.health",
     "Precision": "freefast.precision",
     "ThreatModel": "freefast.threat",
     "TrainConfig": "freefast.config",
     "TrainResult": "freefast.training.loop",
     "UserError": "freefast.errors",
+    "Verdicts": "freefast.evaluation",
     "evaluate": "freefast.evaluation",
     "train": "freefast.training.loop",
 }
@@ -28,12 +30,14 @@ _MODULES = ("attacks", "data", "models")
 
 __all__ = [
     "Evaluation",
+    "EvaluationWarning",
     "GradientWarning",
     "Precision",
     "ThreatModel",
     "TrainConfig",
     "TrainResult",
     "UserError",
+    "Verdicts",
     "attacks",
     "data",
     "evaluate",

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 import advkernels as ak
 from freefast import ThreatModel, data, evaluate, models
-from freefast.attacks import functional
 
 
 @pytest.fixture(scope="module")
@@ -64,33 +63,10 @@ def test_accuracies_are_those_of_a_plain_loop(
     assert scores.as_row() == {"natural": scores.natural, "pgd1": scores.pgd[1], "pgd5": scores.pgd[5]}
 
 
-def test_noise_does_not_depend_on_the_batch_size(
-    model: nn.Module, digits: data.ImageData, threat: ThreatModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same adversarial images bit for bit before the first step, near the same accuracies after some."""
-    starts: list[Tensor] = []
-    pgd = functional.pgd
-
-    def recorded(*arguments: object, **settings: object) -> Tensor:
-        starts.append(pgd(*arguments, **{**settings, "steps": 0}))
-        return pgd(*arguments, **{**settings, "rng": ak.PhiloxState(0, settings["rng"].tensor.device)})
-
-    monkeypatch.setattr(functional, "pgd", recorded)
-    scores = []
-    images = []
-    for batch_size in (64, 60, 7):
-        starts.clear()
-        scores.append(evaluate(model, digits, threat, steps=(2,), batch_size=batch_size).as_row())
-        images.append(torch.cat(starts))
-    assert all(torch.equal(image, images[0]) for image in images)
-    # convolutions of another batch size may round otherwise and flip the sign of a gradient close to 0: two samples
-    assert all(score == pytest.approx(scores[0], abs=0.034) for score in scores)
-
-
 def test_more_steps_and_restarts_fool_no_fewer(model: nn.Module, digits: data.ImageData, threat: ThreatModel) -> None:
     scores = evaluate(model, digits, threat, steps=(1, 2, 10))
     assert scores.natural >= scores.pgd[1] >= scores.pgd[2] >= scores.pgd[10]
-    many = evaluate(model, digits, threat, steps=(2,), restarts=5)
+    many = evaluate(model, digits, threat, steps=(2,), restarts=5, worst_case=True)
     assert many.pgd[2] < scores.pgd[2]
 
 

@@ -1,0 +1,108 @@
+"""What became of every sample, and the file that keeps it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from freefast.errors import UserError
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verdicts:
+    """One row a sample, in the split's order; a prediction is a class."""
+
+    index: Tensor
+    """(n,) int64, position in the split."""
+
+    label: Tensor
+    """(n,) int64, the true class."""
+
+    clean: Tensor
+    """(n,) int64, prediction for the clean image."""
+
+    steps: tuple[int, ...]
+    """The K numbers of PGD steps, ascending."""
+
+    adversarial: Tensor
+    """(n, K) int64, prediction under PGD of so many steps."""
+
+    fooled_step: Tensor
+    """(n,) int64, steps that it took to be wrong under the most steps, 0 at the random start; -1 where it is right."""
+
+    def natural(self) -> Tensor:
+        """(n,) bool: right on the clean image."""
+        return self.clean == self.label
+
+    def robust(self, steps: int) -> Tensor:
+        """(n,) bool: right under PGD of so many steps."""
+        return self.adversarial[:, self.steps.index(steps)] == self.label
+
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """Accuracies of each class that occurs, by the names that tables use, and its `samples`."""
+        named = {"natural": self.natural(), **{f"pgd{count}": self.robust(count) for count in self.steps}}
+        result = {}
+        for label in self.label.unique().tolist():
+            own = self.label == label
+            shares = {name: right[own].double().mean().item() for name, right in named.items()}
+            result[label] = {"samples": int(own.sum()), **shares}
+        return result
+
+    def save(self, path: Path) -> None:
+        """Write an npz of int64 arrays named as the fields, in one step."""
+        replace_npz(path, {"steps": np.array(self.steps), **{name: getattr(self, name).numpy() for name in ARRAYS}})
+
+    @classmethod
+    def load(cls, path: Path) -> "Verdicts":
+        """Read what `save` wrote.
+
+        Raises: UserError where it is no such file.
+        """
+        arrays = read_npz(path, ("steps", *ARRAYS))
+        tensors: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in ARRAYS}
+        return cls(steps=tuple(arrays["steps"].tolist()), **tensors)
+
+
+ARRAYS = ("index", "label", "clean", "adversarial", "fooled_step")
+
+
+def interval(right: int, samples: int) -> tuple[float, float]:
+    """95% confidence interval of a share, fractions.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if samples == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    share, spread = right / samples, z * z / samples
+    middle = (share + spread / 2) / (1 + spread)
+    half = (share * (1 - share) * spread + spread * spread / 4) ** 0.5 / (1 + spread)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def replace_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an npz so that a reader never finds half of one."""
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "wb") as file:
+        np.savez_compressed(file, **dict(arrays))
+    os.replace(part, path)
+
+
+def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The named arrays of an npz.
+
+    Raises: UserError where it is none, or lacks one.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"{path}: not a file of verdicts: {error}") from error
