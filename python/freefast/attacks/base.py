@@ -1,7 +1,7 @@
 """The frame of an attack: check, normalise, attack in eval mode, give pixels back."""
 
 from abc import ABC, abstractmethod
-from typing import get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,9 @@ class Attack(ABC):
     Raises: ValueError or TypeError where a setting, the images or the labels are not of these.
     """
 
+    black_box: ClassVar[bool] = False
+    """Whether the attack does without gradients."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -65,6 +68,11 @@ class Attack(ABC):
     def name(self) -> str:
         """The attack's class name, for messages."""
         return type(self).__name__
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the model and the random numbers."""
+        return {name: value for name, value in vars(self).items() if name not in ("model", "_rng")}
 
     def __call__(self, images: Tensor, labels: Tensor, *, eps: Tensor | None = None, rng: Rng | None = None) -> Tensor:
         """Attack a batch.

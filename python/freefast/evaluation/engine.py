@@ -50,9 +50,9 @@ class Plan:
     """Of the random starts."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
-    """What PGD did to n samples, for K numbers of steps."""
+    """What PGD did to n samples, for K numbers of steps; one row more, which idle slots write to."""
 
     prediction: Tensor
     """(n, K) int64: the class at the iterate that counts."""
@@ -62,6 +62,11 @@ class Outcome:
 
     done: Tensor
     """(n,) bool: whether the sample has left."""
+
+    def known(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the samples that are done: which of the n `rows` they are, prediction, fooled_step."""
+        done = self.done[:-1]
+        return rows[done.to(rows.device)], self.prediction[:-1][done], self.fooled_step[:-1][done]
 
 
 class Engine:
@@ -95,7 +100,6 @@ class Engine:
         self._alpha = plan.threat.step(plan.alpha)
         self._counts = torch.tensor(plan.steps, device=device)
         self._rng = ak.PhiloxState(plan.seed, device)
-        # one row more than samples: idle slots write there
         self.outcome = Outcome(
             prediction=torch.full((samples + 1, len(plan.steps)), -1, device=device),
             fooled_step=torch.full((samples + 1,), -1, device=device),
@@ -116,8 +120,8 @@ class Engine:
         self._enter(leave=everyone, begin=everyone)
 
     @torch.no_grad()
-    def run(self) -> Iterator[int]:
-        """Attack all samples; yields now and then, and at the end, how many are done."""
+    def run(self) -> Iterator[Outcome]:
+        """Attack all samples; yields now and then, and at the end, what is known."""
         samples, iteration, told = len(self._images), 0, time.monotonic()
         while True:
             self._iterate()
@@ -127,7 +131,7 @@ class Engine:
             done = int(self._done)
             if done == samples or time.monotonic() - told > _TELL_EVERY:
                 told = time.monotonic()
-                yield done
+                yield self.outcome
             if done == samples:
                 return
             self._shrink(samples - done)

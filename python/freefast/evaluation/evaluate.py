@@ -1,7 +1,7 @@
 """The evaluation of a model over a split."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from freefast.attacks import Attack
 from freefast.attacks.base import device_of
 from freefast.attacks.gradient import eval_mode
 from freefast.attacks.health import GradientHealth
@@ -16,8 +17,9 @@ from freefast.data import ImageData, Split
 from freefast.data.dataset import check_normalization
 from freefast.evaluation import sanity
 from freefast.evaluation.engine import Engine, Plan
+from freefast.evaluation.job import Job
 from freefast.evaluation.partial import Partial
-from freefast.evaluation.verdicts import Verdicts, interval
+from freefast.evaluation.verdicts import Verdicts
 from freefast.precision import Precision
 from freefast.progress import track
 from freefast.threat import ThreatModel
@@ -36,6 +38,9 @@ class Evaluation:
     pgd: dict[int, float]
     """Accuracy under PGD by number of steps, fractions."""
 
+    attacks: dict[str, float]
+    """Accuracy under each other attack by its name, fractions."""
+
     samples: int
     """Images evaluated."""
 
@@ -46,8 +51,9 @@ class Evaluation:
     """What became of every sample."""
 
     def as_row(self) -> dict[str, float]:
-        """The accuracies by the names that tables use: natural, pgd10, pgd20, ..."""
-        return {"natural": self.natural, **{f"pgd{steps}": value for steps, value in self.pgd.items()}}
+        """The accuracies by the names that tables use: natural, pgd10, pgd20, ..., those of other attacks."""
+        pgd = {f"pgd{steps}": value for steps, value in self.pgd.items()}
+        return {"natural": self.natural, **pgd, **self.attacks}
 
 
 def evaluate(
@@ -60,6 +66,7 @@ def evaluate(
     alpha: float | None = None,
     worst_case: bool = False,
     full: bool = False,
+    attacks: Mapping[str, Attack] | None = None,
     batch_size: int = 128,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -69,23 +76,25 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate in eval mode; the model is left in the mode it was in.
 
-    The attack is the report's: a sample stops moving once it is misclassified, and of several restarts it keeps the one
-    with the largest loss, in which it need not be misclassified though it was in another. One run of the most steps
-    gives the accuracies of fewer on its way. Samples that are done make room for the next, so that steps are spent on
-    none that is fooled already. A sample's random start depends on the seed, its position in the split and the restart
+    PGD is the report's: a sample stops moving once it is misclassified, and of several restarts it keeps the one with
+    the largest loss, in which it need not be misclassified though it was in another. One run of the most steps gives
+    the accuracies of fewer on its way. Samples that are done make room for the next, so that steps are spent on none
+    that is fooled already. A sample's random start depends on the seed, its position in the split and the restart
     alone, and so does the result, but for rounding.
 
     dataset: its test split, or a split itself
     steps: numbers of PGD steps, an accuracy each
-    restarts: random starts of an attack
-    alpha: step size, pixel units; None takes epsilon / 4, 2/255 for 8/255
+    restarts: random starts of PGD
+    alpha: step size of PGD, pixel units; None takes epsilon / 4, 2/255 for 8/255
     worst_case: fooled by any restart is fooled, as other libraries count
     full: make every step, also after a sample is fooled: the verdict is on the last image of the run
+    attacks: others to run, by name, on the samples that are right without one; in batches by position, each with random
+        numbers of its own, so that they do not depend on what was done before
     batch_size: samples at a time
     device: where the model is; None asks the model, and the data where it has no parameters
     precision: how the model computes; None asks its weights
-    partial: file to keep what is done in, now and then and when interrupted; where it is there and of the same model,
-        data and settings, the evaluation goes on from it; removed at the end
+    partial: start of the names of files that keep what is done, now and then and when interrupted; where they are there
+        and of the same model, data and settings, the evaluation goes on from them; removed at the end
 
     Raises: TypeError where steps is one number; ValueError where steps, restarts or batch_size are below 1 or alpha is
         negative.
@@ -96,30 +105,36 @@ def evaluate(
     split = dataset.test if isinstance(dataset, ImageData) else dataset
     if len(threat.mean) > 1:  # one number is for all channels
         check_normalization(threat.mean, threat.std, split.images.shape[1])
-    device = device_of(model, default=split.images.device) if device is None else torch.device(device)
+    job = Job(
+        model=model, split=split, threat=threat,
+        device=device_of(model, default=split.images.device) if device is None else torch.device(device),
+        precision=precision or Precision.of(model),
+        batch_size=batch_size, seed=seed, partial=partial, progress=progress,
+    )  # fmt: skip
     plan = Plan(
         threat=threat, alpha=threat.epsilon / 4 if alpha is None else alpha, steps=tuple(sorted(set(steps))),
         restarts=restarts, worst_case=worst_case, full=full, seed=seed,
     )  # fmt: skip
-    precision = precision or Precision.of(model)
+    attacks = attacks or {}
     start = time.perf_counter()
-    sanity.check_threat(threat, split.images[0].numel())
     with eval_mode(model), torch.inference_mode(False):
-        sanity.check_model(model, _normalized(split.images[:batch_size], threat, device), precision)
-        clean = _clean(model, split, threat, batch_size, device, precision, progress)
-        work = Partial(partial, plan, split, model, precision)
-        if plan.steps:
-            _attack(model, split, plan, work, batch_size, device, precision, progress)
+        sanity.check(job)
+        clean = _clean(job)
+        pgd = _pgd(job, plan)
+        others = {name: _attack(job, name, attack, clean) for name, attack in attacks.items()}
     verdicts = Verdicts(
         index=torch.arange(len(split)), label=split.labels.cpu(), clean=clean,
-        steps=plan.steps, adversarial=work.prediction, fooled_step=work.fooled_step,
+        steps=plan.steps, adversarial=pgd.prediction, fooled_step=pgd.fooled_step,
+        attacks={name: work.prediction[:, 0] for name, work in others.items()},
     )  # fmt: skip
-    pgd = {count: verdicts.robust(count).double().mean().item() for count in steps}
-    sanity.check_steps(pgd, len(split))
-    work.remove()
+    sanity.check_verdicts(verdicts, [name for name, attack in attacks.items() if attack.black_box])
+    for work in (pgd, *others.values()):
+        work.remove()
     return Evaluation(
-        natural=verdicts.natural().double().mean().item(), pgd=pgd, samples=len(split),
-        seconds=time.perf_counter() - start, verdicts=verdicts,
+        natural=_share(verdicts.natural()),
+        pgd={count: _share(verdicts.robust(count)) for count in steps},
+        attacks={name: _share(verdicts.robust(name)) for name in attacks},
+        samples=len(split), seconds=time.perf_counter() - start, verdicts=verdicts,
     )  # fmt: skip
 
 
@@ -135,65 +150,55 @@ def _check(steps: Sequence[int], restarts: int, alpha: float | None, batch_size:
         raise ValueError(f"evaluate: alpha: wanted at least 0, got {alpha}")
 
 
-@torch.no_grad()
-def _clean(
-    model: nn.Module,
-    split: Split,
-    threat: ThreatModel,
-    batch_size: int,
-    device: torch.device,
-    precision: Precision,
-    progress: Progress | None,
-) -> Tensor:
+def _clean(job: Job) -> Tensor:
     """(N,) int64: predictions for the clean images."""
     predictions = []
-    with track(progress, "Natural accuracy", len(split), leave=False) as advance:
-        for images in split.images.split(batch_size):
-            predictions.append(precision.logits(model, _normalized(images, threat, device)).argmax(1))
-            advance(len(images))
-    return torch.cat(predictions).cpu()
+    with track(job.progress, "Natural accuracy", len(job.split), leave=False) as advance:
+        for rows in job.batches():
+            predictions.append(job.predict(job.pixels(rows)))
+            advance(len(predictions[-1]))
+    return torch.cat(predictions)
 
 
-def _attack(
-    model: nn.Module,
-    split: Split,
-    plan: Plan,
-    work: Partial,
-    batch_size: int,
-    device: torch.device,
-    precision: Precision,
-    progress: Progress | None,
-) -> None:
-    """Run PGD on what is left of the work."""
-    health = GradientHealth(device)
+def _pgd(job: Job, plan: Plan) -> Partial:
+    work = job.work("pgd", repr(plan), len(plan.steps))
+    if not plan.steps:
+        return work
     name = f"PGD-{plan.steps[-1]}"
-    with work.keeping(), track(progress, name, len(split), done=int(work.done.sum()), leave=False) as advance:
-        for rows in _chunks(work.left(), split):
+    health = GradientHealth(job.device)
+    resident = max(_RESIDENT // job.split.images[0].numel(), 1)
+    with job.bar(name, work) as bar:
+        for rows in work.left().split(resident):
             engine = Engine(
-                model, split.images[rows].to(device), split.labels[rows].to(device), rows.to(device), plan,
-                slots=batch_size, precision=precision, health=health,
+                job.model, job.split.images[rows].to(job.device), job.split.labels[rows].to(job.device),
+                rows.to(job.device), plan, slots=job.batch_size, precision=job.precision, health=health,
             )  # fmt: skip
-            before = 0
-            for done in engine.run():
-                work.take(rows, engine.outcome)
-                advance(done - before, _running(name, work, split.labels))
-                before = done
+            for outcome in engine.run():
+                work.take(*outcome.known(rows))
+                bar.tell()
     health.take().warn(name)
+    return work
 
 
-def _chunks(rows: Tensor, split: Split) -> Iterator[Tensor]:
-    """Rows whose images are on the device together."""
-    yield from rows.split(max(_RESIDENT // split.images[0].numel(), 1)) if len(rows) else ()
+def _attack(job: Job, name: str, attack: Attack, clean: Tensor) -> Partial:
+    """One attack's work; samples that are wrong without it keep their clean prediction."""
+    work = job.work(name, f"{attack.name} {attack.settings} {job.batch_size}", 1)
+    right = clean == job.split.labels.cpu()
+    with job.bar(name, work) as bar:
+        for number, batch in enumerate(job.batches()):
+            rows = torch.arange(len(job.split))[batch]
+            if work.done[rows].all():
+                continue
+            prediction = clean[rows].clone()
+            tried = rows[right[rows]]
+            if len(tried):
+                labels = job.split.labels[tried].to(job.device)
+                adversarial = attack(job.pixels(tried), labels, rng=job.seed * 2**20 % 2**62 + number)
+                prediction[right[rows]] = job.predict(adversarial)
+            work.take(rows, prediction.unsqueeze(1))
+            bar.tell()
+    return work
 
 
-def _running(name: str, work: Partial, labels: Tensor) -> str:
-    """What is known of the accuracy so far, with its confidence interval."""
-    right = int((work.prediction[:, -1] == labels).logical_and(work.done).sum())
-    low, high = interval(right, samples := int(work.done.sum()))
-    return f"{name}: {right / max(samples, 1):.1%} robust ({low:.1%} to {high:.1%})"
-
-
-def _normalized(images: Tensor, threat: ThreatModel, device: torch.device) -> Tensor:
-    """uint8 pixels (N, C, H, W) in model units, float32."""
-    pixels = images.to(device).to(torch.float32, memory_format=torch.channels_last).div_(255)
-    return threat.normalize(pixels)
+def _share(right: Tensor) -> float:
+    return right.double().mean().item()

@@ -2,12 +2,13 @@
 
 import itertools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from freefast.precision import Precision
+from freefast.evaluation.job import Job
+from freefast.evaluation.verdicts import Verdicts
 from freefast.threat import ThreatModel
 
 _SAMPLES = 8
@@ -19,45 +20,52 @@ class EvaluationWarning(UserWarning):
     """An evaluation under attack cannot be trusted as it is."""
 
 
-def check_threat(threat: ThreatModel, pixels: int) -> None:
-    """Warn where the ball of an image reaches everywhere in the box.
+def check(job: Job) -> None:
+    """Warn of what can be seen before any attack: a ball as large as the box, a model that does not keep still."""
+    _check_threat(job.threat, job.split.images[0].numel())
+    _check_model(job)
 
-    pixels: numbers an image has
+
+def check_verdicts(verdicts: Verdicts, black_box: Sequence[str]) -> None:
+    """Warn where accuracy rises with more steps, or an attack without gradients fools what PGD does not.
+
+    black_box: names of the attacks that do without gradients
     """
-    middle = 0.5 * (pixels**0.5 if threat.norm == "l2" else 1)
+    samples = len(verdicts.label)
+    for fewer, more in itertools.pairwise(verdicts.steps):
+        right = [int(verdicts.robust(count).sum()) for count in (fewer, more)]
+        if right[1] - right[0] > 1:
+            shares = f"PGD-{more} leaves {right[1] / samples:.2%} right, PGD-{fewer} {right[0] / samples:.2%}"
+            _warn(f"{shares}: more steps should fool no fewer")
+    if not verdicts.steps:
+        return
+    white = verdicts.robust(verdicts.steps[-1])
+    for name in black_box:
+        gained, lost = (int(mask.sum()) for mask in (white & ~verdicts.robust(name), ~white & verdicts.robust(name)))
+        if gained > lost + 1:
+            _warn(
+                f"{name} fools {gained} samples that PGD-{verdicts.steps[-1]} does not, and misses {lost} that it "
+                "does: without gradients it should be the weaker; the model may hide its gradients"
+            )
+
+
+def _check_threat(threat: ThreatModel, numbers: int) -> None:
+    """numbers: that an image has."""
+    middle = 0.5 * (numbers**0.5 if threat.norm == "l2" else 1)
     if threat.epsilon >= middle:
         _warn(f"epsilon {threat.epsilon:g} in {threat.norm}: any image can be made grey, no classifier withstands that")
 
 
 @torch.no_grad()
-def check_model(model: nn.Module, x: Tensor, precision: Precision) -> None:
-    """Warn where a model's answers change from call to call or with the batch around a sample.
-
-    model: in eval mode
-    x: (N, C, H, W) float32, model units
-    """
-    x = x[:_SAMPLES]
-    first, second = (precision.logits(model, x) for _ in range(2))
-    if _differ(first, second):
-        _warn(
-            "the model's logits change from call to call, as with dropout left on: "
-            "an attack would have to average over calls"
-        )
-        return
-    if len(x) > 1 and _differ(first[:1], precision.logits(model, x[:1])):
+def _check_model(job: Job) -> None:
+    x = job.threat.normalize(job.pixels(slice(_SAMPLES)))
+    first, second = (job.precision.logits(job.model, x) for _ in range(2))
+    if not first.isfinite().all():
+        _warn("the model's logits are not finite: a sample with NaN among them counts by the first of them")
+    elif _differ(first, second):
+        _warn("the model's logits change from call to call, as with dropout left on: no attack averages over that")
+    elif len(x) > 1 and _differ(first[:1], job.precision.logits(job.model, x[:1])):
         _warn("a sample's logits depend on the batch it is in, as with BatchNorm that normalises by the batch")
-
-
-def check_steps(pgd: Mapping[int, float], samples: int) -> None:
-    """Warn where accuracy rises with more steps, by more than one sample.
-
-    pgd: accuracy under PGD by number of steps
-    """
-    counts = sorted(pgd)
-    for fewer, more in itertools.pairwise(counts):
-        if (pgd[more] - pgd[fewer]) * samples > 1.5:
-            shares = f"PGD-{more} leaves {pgd[more]:.2%} right, PGD-{fewer} {pgd[fewer]:.2%}"
-            _warn(f"{shares}: more steps should fool no fewer")
 
 
 def _differ(one: Tensor, other: Tensor) -> bool:

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from freefast.errors import UserError
 
 CONFIDENCE = 0.95
+
+_ARRAYS = ("index", "label", "clean", "adversarial", "fooled_step")
+_PREFIX = "attack."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,17 +42,23 @@ class Verdicts:
     fooled_step: Tensor
     """(n,) int64, steps that it took to be wrong under the most steps, 0 at the random start; -1 where it is right."""
 
+    attacks: Mapping[str, Tensor] = field(default_factory=dict)
+    """(n,) int64 each: prediction under another attack, by its name."""
+
     def natural(self) -> Tensor:
         """(n,) bool: right on the clean image."""
         return self.clean == self.label
 
-    def robust(self, steps: int) -> Tensor:
-        """(n,) bool: right under PGD of so many steps."""
-        return self.adversarial[:, self.steps.index(steps)] == self.label
+    def robust(self, attack: int | str) -> Tensor:
+        """(n,) bool: right under PGD of so many steps, or under another attack by its name."""
+        if isinstance(attack, str):
+            return self.attacks[attack] == self.label
+        return self.adversarial[:, self.steps.index(attack)] == self.label
 
     def by_class(self) -> dict[int, dict[str, float]]:
         """Accuracies of each class that occurs, by the names that tables use, and its `samples`."""
         named = {"natural": self.natural(), **{f"pgd{count}": self.robust(count) for count in self.steps}}
+        named |= {name: self.robust(name) for name in self.attacks}
         result = {}
         for label in self.label.unique().tolist():
             own = self.label == label
@@ -57,8 +67,10 @@ class Verdicts:
         return result
 
     def save(self, path: Path) -> None:
-        """Write an npz of int64 arrays named as the fields, in one step."""
-        replace_npz(path, {"steps": np.array(self.steps), **{name: getattr(self, name).numpy() for name in ARRAYS}})
+        """Write an npz of int64 arrays named as the fields, and `attack.NAME` for each other attack, in one step."""
+        arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
+        others = {_PREFIX + name: prediction.numpy() for name, prediction in self.attacks.items()}
+        replace_npz(path, {"steps": np.array(self.steps, dtype=np.int64), **arrays, **others})
 
     @classmethod
     def load(cls, path: Path) -> "Verdicts":
@@ -66,12 +78,13 @@ class Verdicts:
 
         Raises: UserError where it is no such file.
         """
-        arrays = read_npz(path, ("steps", *ARRAYS))
-        tensors: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in ARRAYS}
-        return cls(steps=tuple(arrays["steps"].tolist()), **tensors)
-
-
-ARRAYS = ("index", "label", "clean", "adversarial", "fooled_step")
+        arrays = read_npz(path, ("steps", *_ARRAYS))
+        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return cls(
+            steps=tuple(tensors["steps"].tolist()),
+            attacks={name.removeprefix(_PREFIX): t for name, t in tensors.items() if name.startswith(_PREFIX)},
+            **{name: tensors[name] for name in _ARRAYS},
+        )
 
 
 def interval(right: int, samples: int) -> tuple[float, float]:
@@ -97,12 +110,18 @@ def replace_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The named arrays of an npz.
+    """The arrays of an npz.
+
+    names: those that must be there
 
     Raises: UserError where it is none, or lacks one.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(f"{path}: not a file of verdicts: {error}") from error
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise UserError(f"{path}: not a file of verdicts: it lacks {', '.join(missing)}")
+    return arrays
