@@ -74,6 +74,14 @@ def start(x: Tensor, eps: float, norm: str, seed: int) -> Tensor:
     return x + (ak.uniform_init if norm == "linf" else ak.l2_init)(x, eps, rng=ak.PhiloxState(seed))
 
 
+def start_far(x: Tensor, eps: float, norm: str, seed: int) -> Tensor:
+    """In the l2 ball at its surface."""
+    if norm == "linf":
+        return start(x, eps, norm, seed)
+    direction = ak.l2_init(x, 1.0, -torch.inf, torch.inf, rng=ak.PhiloxState(seed))
+    return (x + eps * direction / norm_of(direction)).clamp(0, 1)
+
+
 @norms
 def test_pgd(norm: str) -> None:
     model, eps, alpha = Net(), EPSILON[norm], EPSILON[norm] / 3
@@ -153,7 +161,7 @@ def test_apgd_asks_about_the_papers_points(norm: str, loss: str) -> None:
         torch.cat(points) for points in zip(
             *(
                 paper_apgd(model, x[i : i + 1], y[i : i + 1], x0, eps, norm, steps, function)
-                for i, x0 in enumerate(start(x, eps, norm, 7).split(1))
+                for i, x0 in enumerate(start_far(x, eps, norm, 7).split(1))
             ), strict=True,
         )
     ]  # fmt: skip

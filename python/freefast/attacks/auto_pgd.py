@@ -14,7 +14,7 @@ from freefast.attacks.search import Best, ordered
 def auto_pgd(
     problem: Problem, *, steps: int, rho: float, momentum: float, stop_when_fooled: bool, rng: ak.PhiloxState
 ) -> Tensor:
-    """One run of Auto-PGD from a random start.
+    """One run of Auto-PGD from a random start: of the l2 ball its surface, since starts close to the image end alike.
 
     rho: a step size stays where at least this share of the steps since the last checkpoint gained
     momentum: share of the new step in a move, the rest being the last move's
@@ -23,7 +23,7 @@ def auto_pgd(
     Returns: images like `problem.x`: of those a sample came by that fool, or of all where none does, the one with the
         largest loss
     Source: Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
-        parameter-free attacks", algorithm 1.
+        parameter-free attacks", algorithm 1; the start is that of the authors' code.
     """
     best = Best(problem.x)
     index = torch.arange(len(problem.x), device=problem.x.device)
@@ -88,7 +88,7 @@ class _Climb:
         """At a random start, with the ball's diameter for a step size."""
         x = problem.x
         image = x.clone()
-        delta = problem.start(rng, out=image)
+        delta = problem.start_far(rng, out=image)
         gradient, logits = problem.gradient(image)
         loss = ordered(problem.losses(logits))
         return cls(

@@ -41,6 +41,10 @@ class Ball:
         """The ball of some samples: index is (n,) int64 or (N,) bool."""
         return replace(self, epsilon=self.epsilon[index]) if isinstance(self.epsilon, Tensor) else self
 
+    def unboxed(self) -> "Ball":
+        """The ball without the box."""
+        return replace(self, lower=(float("-inf"),), upper=(float("inf"),))
+
     def radius(self, like: Tensor) -> Tensor:
         """The radius as a tensor (N or 1, C or 1, 1, 1) on the device of like."""
         if isinstance(self.epsilon, Tensor):

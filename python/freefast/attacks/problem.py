@@ -63,6 +63,17 @@ class Problem:
         """A random delta like `self.x`; out: as of `advkernels.uniform_init`."""
         return self.ball.start(self.x, rng, self.sample_index, out)
 
+    def start_far(self, rng: ak.PhiloxState, out: Tensor | None = None) -> Tensor:
+        """`start`, in the l2 ball at its surface before it meets the box."""
+        if self.ball.norm == "linf":
+            return self.start(rng, out)
+        delta = self.ball.unboxed().start(self.x, rng, self.sample_index)
+        radius = self.ball.radius(self.x)
+        unit = torch.where(radius > 0, delta / radius, 0)
+        length = unit.square().sum((1, 2, 3), keepdim=True).sqrt()
+        delta = torch.where(length > 0, unit / length, 0) * radius
+        return self.ball.project_(delta, self.x, out=out)
+
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
         """Logits (N, classes) float32 of images like `self.x`."""
