@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 import advkernels as ak
@@ -39,6 +40,12 @@ class Ball:
     def take(self, index: Tensor) -> "Ball":
         """The ball of some samples: index is (n,) int64 or (N,) bool."""
         return replace(self, epsilon=self.epsilon[index]) if isinstance(self.epsilon, Tensor) else self
+
+    def radius(self, like: Tensor) -> Tensor:
+        """The radius as a tensor (N or 1, C or 1, 1, 1) on the device of like."""
+        if isinstance(self.epsilon, Tensor):
+            return self.epsilon
+        return torch.tensor(self.epsilon, dtype=torch.float32, device=like.device).view(1, -1, 1, 1)
 
     def start(
         self, x: Tensor, rng: ak.PhiloxState, sample_index: Tensor | None = None, out: Tensor | None = None

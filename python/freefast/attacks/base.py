@@ -52,8 +52,7 @@ class Attack(ABC):
     ) -> None:
         if (mean is None) != (std is None):
             raise ValueError(f"{self.name}: mean and std: wanted both or neither, got mean={mean} and std={std}")
-        if norm not in get_args(Norm):
-            raise ValueError(f"{self.name}: norm: wanted linf or l2, got {norm!r}")
+        self._one_of("norm", norm, get_args(Norm))
         if not 0 <= eps < float("inf"):
             raise ValueError(f"{self.name}: eps: wanted a finite radius of at least 0, got {eps}")
         if eps > 1 and norm == "linf":
@@ -110,6 +109,16 @@ class Attack(ABC):
     @abstractmethod
     def _attack(self, problem: Problem, rng: ak.PhiloxState) -> Tensor:
         """Returns: adversarial images like `problem.x`, model units."""
+
+    def _at_least(self, settings: dict[str, tuple[float | None, float]]) -> None:
+        """Settings by name, with the least that each may be; None is not set."""
+        for name, (value, least) in settings.items():
+            if value is not None and not least <= value < float("inf"):
+                raise ValueError(f"{self.name}: {name}: wanted at least {least}, got {value}")
+
+    def _one_of(self, name: str, value: str, known: tuple[str, ...]) -> None:
+        if value not in known:
+            raise ValueError(f"{self.name}: {name}: wanted {' or '.join(known)}, got {value!r}")
 
     def _state(self, rng: Rng | None, device: torch.device) -> ak.PhiloxState:
         """A call's random state, the attack's own where none is given."""

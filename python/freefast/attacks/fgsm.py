@@ -36,8 +36,7 @@ class FGSM(Attack):
         precision: Precision | None = None,
     ) -> None:
         super().__init__(model, eps=eps, norm=norm, targeted=targeted, rng=rng, mean=mean, std=std, precision=precision)
-        if alpha is not None and not 0 <= alpha < float("inf"):
-            raise ValueError(f"FGSM: alpha: wanted at least 0, got {alpha}")
+        self._at_least({"alpha": (alpha, 0)})
         self.alpha = alpha
         self.random_start = random_start
 

@@ -42,7 +42,7 @@ def pgd(
 def _climb(problem: Problem, alpha: Bound, steps: int, rng: ak.PhiloxState | None, stop_when_fooled: bool) -> Tensor:
     x = problem.x
     adversarial = x.clone()
-    delta = torch.zeros_like(x) if rng is None else problem.ball.start(x, rng, out=adversarial)
+    delta = torch.zeros_like(x) if rng is None else problem.start(rng, out=adversarial)
     moving = None
     for _ in range(steps):
         gradient, logits = problem.gradient(adversarial)

@@ -41,9 +41,7 @@ class PGD(Attack):
         precision: Precision | None = None,
     ) -> None:
         super().__init__(model, eps=eps, norm=norm, targeted=targeted, rng=rng, mean=mean, std=std, precision=precision)
-        for name, value, least in (("alpha", alpha, 0), ("steps", steps, 0), ("restarts", restarts, 1)):
-            if not least <= value < float("inf"):
-                raise ValueError(f"PGD: {name}: wanted at least {least}, got {value}")
+        self._at_least({"alpha": (alpha, 0), "steps": (steps, 0), "restarts": (restarts, 1)})
         self.alpha = alpha
         self.steps = steps
         self.random_start = random_start

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+import advkernels as ak
 from freefast.attacks.ball import Ball
 from freefast.attacks.gradient import input_gradient
 from freefast.attacks.health import GradientHealth
@@ -37,12 +38,30 @@ class Problem:
     targeted: bool = False
     """Whether labels are classes to reach."""
 
+    aims: Tensor | None = None
+    """(N,) int64, wrong classes that a loss of three arguments leads to, though any wrong class will do."""
+
+    sample_index: Tensor | None = None
+    """(N,) int64, numbers that a sample's random numbers hang on; None takes positions in the batch."""
+
     health: GradientHealth | None = None
     """Counts the gradients' zeros."""
 
     def take(self, index: Tensor) -> "Problem":
         """The problem of some samples: index is (n,) int64 or (N,) bool."""
-        return replace(self, x=self.x[index], labels=self.labels[index], ball=self.ball.take(index))
+        numbers = torch.arange(len(self.x), device=self.x.device) if self.sample_index is None else self.sample_index
+        return replace(
+            self,
+            x=self.x[index],
+            labels=self.labels[index],
+            ball=self.ball.take(index),
+            aims=None if self.aims is None else self.aims[index],
+            sample_index=numbers[index],
+        )
+
+    def start(self, rng: ak.PhiloxState, out: Tensor | None = None) -> Tensor:
+        """A random delta like `self.x`; out: as of `advkernels.uniform_init`."""
+        return self.ball.start(self.x, rng, self.sample_index, out)
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
@@ -51,7 +70,7 @@ class Problem:
 
     def losses(self, logits: Tensor) -> Tensor:
         """(N,) what the attack maximises, a number a sample."""
-        return self.loss(logits, self.labels)
+        return self.loss(logits, self.labels) if self.aims is None else self.loss(logits, self.labels, self.aims)
 
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient of the mean loss with respect to images like `self.x`, its length unknown; logits."""

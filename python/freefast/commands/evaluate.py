@@ -198,7 +198,7 @@ class Evaluate:
         except ValueError as error:
             raise UserError(str(error).removeprefix("ThreatModel: ")) from error
 
-    def _attack(self, name: str, model: torch.nn.Module, threat: ThreatModel, precision: Precision) -> Attack:
+    def _attack(self, name: AttackName, model: torch.nn.Module, threat: ThreatModel, precision: Precision) -> Attack:
         return NAMED[name](
             model, eps=threat.epsilon, norm=threat.norm, mean=threat.mean, std=threat.std, precision=precision
         )
