@@ -56,7 +56,7 @@ void launch(const Launcher& launcher, const UniformInit& arguments) {
 template <typename Given>
 void uniform_init_cuda(Tensor delta, Tensor x, Tensor state, Given bounds, std::optional<Tensor> sample_index,
                        std::optional<Tensor> out) {
-    check_uniform_init(kName, delta, x, state, sample_index, out);
+    check_init(kName, delta, x, state, sample_index, out);
     const Launcher launcher(kName, x);
     const GivenBounds given(launcher, kName, bounds, kBounds - 1, x);
     int64_t* seed = static_cast<int64_t*>(state.data_ptr());
