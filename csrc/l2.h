@@ -13,6 +13,11 @@ namespace advkernels {
 constexpr int kLanes = 1024;
 constexpr uint64_t kRadiusGroup = uint64_t{1} << 62;  // no element's group of random words
 
+// Two steps of the sum over lanes: the upper half onto the lower, twice; the sum that comes to place i of a quarter.
+AK_FUNCTION double fold_lanes(const double* sums, int i, int quarter) {
+    return (sums[i] + sums[i + 2 * quarter]) + (sums[i + quarter] + sums[i + 3 * quarter]);
+}
+
 // alpha g: the way up, in a space where the ball is round
 AK_FUNCTION double l2_ascent(float g, float alpha) { return static_cast<double>(alpha) * static_cast<double>(g); }
 

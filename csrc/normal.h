@@ -41,21 +41,33 @@ AK_FUNCTION double series_log(double y) {
     return e * 0x1.62e42fefa39efp-1 + s * 2.0 * series;
 }
 
-AK_FUNCTION double erfinv_central(double w) {
-    return polynomial(w - 2.5, 2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
-                      -0.00125372503, -0.00417768164, 0.246640727, 1.50140941);
+// Of 32 random bits, the point x in (-1, 1) whose probability they are, and w = -log(1 - x^2).
+struct NormalPoint {
+    double x, w;
+
+    AK_FUNCTION bool is_central() const { return w < 5.0; }  // all but 3 in 1,000
+};
+
+AK_FUNCTION NormalPoint normal_point(uint32_t bits) {
+    const double x = (static_cast<double>(static_cast<int32_t>(bits >> 8)) + 0.5) * 0x1p-23 - 1.0;
+    return {x, -series_log((1.0 - x) * (1.0 + x))};
 }
 
-AK_FUNCTION double erfinv_tail(double w) {
-    return polynomial(sqrt(w) - 3.0, -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773,
-                      -0.0076224613, 0.00943887047, 1.00167406, 2.83297682);
+AK_FUNCTION float normal_central(NormalPoint p) {
+    const double value = polynomial(p.w - 2.5, 2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06,
+                                    0.00021858087, -0.00125372503, -0.00417768164, 0.246640727, 1.50140941);
+    return static_cast<float>(value * p.x * 0x1.6a09e667f3bcdp+0);
+}
+
+AK_FUNCTION float normal_tail(NormalPoint p) {
+    const double value = polynomial(sqrt(p.w) - 3.0, -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844,
+                                    0.00573950773, -0.0076224613, 0.00943887047, 1.00167406, 2.83297682);
+    return static_cast<float>(value * p.x * 0x1.6a09e667f3bcdp+0);
 }
 
 AK_FUNCTION float normal(uint32_t bits) {
-    const double x = (static_cast<double>(static_cast<int32_t>(bits >> 8)) + 0.5) * 0x1p-23 - 1.0;
-    const double w = -series_log((1.0 - x) * (1.0 + x));
-    const double p = w < 5.0 ? erfinv_central(w) : erfinv_tail(w);
-    return static_cast<float>(p * x * 0x1.6a09e667f3bcdp+0);
+    const NormalPoint p = normal_point(bits);
+    return p.is_central() ? normal_central(p) : normal_tail(p);
 }
 
 }  // namespace advkernels

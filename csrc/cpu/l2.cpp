@@ -1,26 +1,30 @@
 #include "l2.h"
 
-#include <bit>
-
 #include "clones.h"
 
 namespace advkernels {
 namespace {
 
-AK_CLONES void fold(double* sums, int64_t lanes) {
-    for (int64_t half = lanes / 2; half > 0; half /= 2) {
-        double* __restrict lower = sums;
-        const double* __restrict upper = sums + half;
-        for (int64_t i = 0; i < half; ++i) {
-            lower[i] += upper[i];
-        }
+// Place i is read before it is written, and by no other place.
+AK_CLONES void fold_tile(double* sums, int quarter) {
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC ivdep
+#endif
+    for (int i = 0; i < quarter; ++i) {
+        sums[i] = fold_lanes(sums, i, quarter);
     }
 }
 
 }  // namespace
 
 double lane_norm(LaneSums& sums, int64_t count) {
-    fold(sums.data(), static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::min<int64_t>(count, kLanes)))));
+    int lanes = 4;
+    while (lanes < kLanes && lanes < count) {
+        lanes *= 4;
+    }
+    for (int quarter = lanes / 4; quarter > 0; quarter /= 4) {
+        fold_tile(sums.data(), quarter);
+    }
     return sqrt(sums[0]);
 }
 

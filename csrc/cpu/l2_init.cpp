@@ -11,10 +11,41 @@ namespace {
 
 constexpr const char* kName = "l2_init_";
 
-AK_CLONES void normal_tile(double* __restrict sums, float* __restrict z, const uint32_t* __restrict bits,
-                           int64_t count) {
+// The points of a tile's random bits.
+struct PointsTile {
+    std::array<double, kLanes> x, w;
+};
+
+// Two short loops and a rare branch: the processor overlaps the elements of a short one (5.5 ns an element in one loop,
+// 3.4 so, on an AMD EPYC).
+AK_CLONES void point_tile(PointsTile& points, const uint32_t* __restrict bits, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
-        z[i] = normal(bits[i]);
+        const NormalPoint p = normal_point(bits[i]);
+        points.x[i] = p.x;
+        points.w[i] = p.w;
+    }
+}
+
+AK_CLONES void central_tile(float* __restrict z, const PointsTile& points, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        z[i] = normal_central({points.x[i], points.w[i]});
+    }
+}
+
+void normal_tile(float* z, const uint32_t* bits, int64_t count) {
+    PointsTile points;
+    point_tile(points, bits, count);
+    central_tile(z, points, count);
+    for (int64_t i = 0; i < count; ++i) {
+        const NormalPoint p{points.x[i], points.w[i]};
+        if (!p.is_central()) {
+            z[i] = normal_tail(p);
+        }
+    }
+}
+
+AK_CLONES void square_tile(double* __restrict sums, const float* __restrict z, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
         sums[i] += static_cast<double>(z[i]) * static_cast<double>(z[i]);
     }
 }
@@ -31,7 +62,8 @@ void init_sample(const InitArguments& a, int64_t sample, float* d, const float* 
     LaneSums sums{};
     BitsBuffer bits;
     for_each_tile(0, size, kLanes, kLanes, [&](int64_t first, int64_t count) {
-        normal_tile(sums.data(), d + first, random_bits(bits, number * size + first, count, a.seed, a.draw), count);
+        normal_tile(d + first, random_bits(bits, number * size + first, count, a.seed, a.draw), count);
+        square_tile(sums.data(), d + first, count);
     });
     const double factor = l2_radius(number, a.seed, a.draw) / lane_norm(sums, size);
     for_each_piece(a.loop, a.per_channel, [&](int64_t first, int64_t count, int64_t channel) {
