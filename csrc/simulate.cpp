@@ -119,7 +119,8 @@ struct Staged {
 // Runs sample(index, staged bounds, block's sums, block) for the samples of each block.
 template <int count, typename Sample>
 py::tuple record_samples(const Samples<count>& samples, const Grid& grid, const Sample& sample) {
-    const char* name = samples.operands.path == Path::Strided ? "strided" : "mixed";
+    const Path path = samples.operands.path;
+    const char* name = path == Path::Floats ? "floats" : path == Path::Mixed ? "mixed" : "strided";
     return record(name, grid, [&](int64_t block) {
         const Staged staged(samples.bounds, grid.threads);
         double sums[kBlockSums];
@@ -199,11 +200,7 @@ py::tuple simulate_l2_step(const Given& delta, const Given& grad, const Given& x
     const L2Step a = plan_l2_step(view(delta), view(grad), view(x), view(out), bound_set(values, tables, view(x)),
                                   pointer<const bool>(mask), mask_stride);
     return record_samples(a.samples, grid, [&](int64_t sample, const Bounds* staged, double* sums, HostBlock block) {
-        if (a.samples.operands.path == Path::Strided) {
-            l2_step_sample<Path::Strided>(a, staged, sums, sample, block);
-        } else {
-            l2_step_sample<Path::Mixed>(a, staged, sums, sample, block);
-        }
+        with_path(a.samples, [&]<Path path>() { l2_step_sample<path>(a, staged, sums, sample, block); });
     });
 }
 
@@ -215,11 +212,7 @@ py::tuple simulate_l2_init(const Given& delta, const Given& x, const MaybeGiven&
     const PhiloxKey key = a.state.read_key();
     py::tuple result =
         record_samples(a.samples, grid, [&](int64_t sample, const Bounds* staged, double* sums, HostBlock block) {
-            if (a.samples.operands.path == Path::Strided) {
-                l2_init_sample<Path::Strided>(a, staged, key, sums, sample, block);
-            } else {
-                l2_init_sample<Path::Mixed>(a, staged, key, sums, sample, block);
-            }
+            with_path(a.samples, [&]<Path path>() { l2_init_sample<path>(a, staged, key, sums, sample, block); });
         });
     for (int64_t block = grid.first_block; block < grid.last_block; ++block) {
         a.state.take_ticket(grid.blocks);

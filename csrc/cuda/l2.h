@@ -40,6 +40,9 @@ struct Samples {
 template <int count>
 AK_FUNCTION int64_t strided_offset(const Samples<count>& s, const Array& array, int64_t sample, int64_t element) {
     int64_t offset = sample * array.strides[0];
+#if defined(__CUDACC__)
+#pragma unroll 1
+#endif
     for (int dim = s.operands.loop.dims - 1; dim > 1; --dim) {
         const Divisor& size = s.operands.loop.sizes[dim];
         const int64_t outer = size.divide(element);
@@ -47,6 +50,19 @@ AK_FUNCTION int64_t strided_offset(const Samples<count>& s, const Array& array, 
         element = outer;
     }
     return s.operands.loop.dims > 1 ? offset + element * array.strides[1] : offset;
+}
+
+// Calls visit<path>(): Floats, Mixed or Strided.
+template <int count, typename Visit>
+void with_path(const Samples<count>& s, const Visit& visit) {
+    switch (s.operands.path) {
+        case Path::Floats:
+            return visit.template operator()<Path::Floats>();
+        case Path::Mixed:
+            return visit.template operator()<Path::Mixed>();
+        default:
+            return visit.template operator()<Path::Strided>();
+    }
 }
 
 // Whether place j of a quad at `element` of a sample is within it.
@@ -121,6 +137,9 @@ AK_FUNCTION void visit_quad(const Samples<count>& s, const Bounds* staged, int64
 // Calls visit(element) for each quad of a sample that is the thread's.
 template <Path path, typename Visit>
 AK_FUNCTION void for_each_quad(int64_t sample_size, int quad, const Visit& visit) {
+#if defined(__CUDACC__)
+#pragma unroll 1  // a kernel of 13,000 instructions otherwise
+#endif
     for (int64_t element = first_of_quad<path>(quad); element < sample_size; element += kLanes) {
         visit(element);
     }
@@ -175,8 +194,11 @@ template <int count>
 Samples<count> plan_samples(const View (&views)[count], const View& x, const BoundSet& bounds) {
     Samples<count> s{plan(make_loop(x, false), views), bounds, make_divisor(x.spatial_size()), x.samples(),
                      x.sample_size()};
-    const bool vectors = s.operands.path != Path::Strided && s.operands.head == 0 && s.sample_size % 4 == 0;
-    s.operands.path = vectors ? Path::Mixed : Path::Strided;
+    if (s.operands.head > 0 || s.sample_size % 4 != 0) {
+        s.operands.path = Path::Strided;
+    } else if (s.operands.path == Path::Halves) {
+        s.operands.path = Path::Mixed;  // of 8 bytes: a thread has four lanes
+    }
     join_dimensions(s.operands);
     return s;
 }

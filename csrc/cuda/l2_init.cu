@@ -31,9 +31,9 @@ void l2_init_cuda(Tensor delta, Tensor x, Tensor state, Given bounds, std::optio
     const GivenBounds given(launcher, kName, bounds, kBounds - 1, x);
     const L2Init arguments = plan_l2_init(view(kName, delta), view(kName, x), out ? view(kName, *out) : View{},
                                           given.set, draw_state(state, sample_index));
-    const bool vectors = arguments.samples.operands.path == Path::Mixed;
-    launcher.launch(vectors ? l2_init_kernel<Path::Mixed> : l2_init_kernel<Path::Strided>,
-                    launcher.blocks_for(arguments.samples.samples * kThreads), arguments);
+    with_path(arguments.samples, [&]<Path path>() {
+        launcher.launch(l2_init_kernel<path>, launcher.blocks_for(arguments.samples.samples * kThreads), arguments);
+    });
 }
 
 }  // namespace

@@ -28,9 +28,9 @@ void l2_step_cuda(Tensor delta, Tensor grad, Tensor x, Given bounds, std::option
     const L2Step arguments =
         plan_l2_step(view(kName, delta), view(kName, grad), view(kName, x), out ? view(kName, *out) : View{}, given.set,
                      mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr, mask ? mask->stride(0) : 0);
-    const bool vectors = arguments.samples.operands.path == Path::Mixed;
-    launcher.launch(vectors ? l2_step_kernel<Path::Mixed> : l2_step_kernel<Path::Strided>,
-                    launcher.blocks_for(arguments.samples.samples * kThreads), arguments);
+    with_path(arguments.samples, [&]<Path path>() {
+        launcher.launch(l2_step_kernel<path>, launcher.blocks_for(arguments.samples.samples * kThreads), arguments);
+    });
 }
 
 }  // namespace
