@@ -20,6 +20,7 @@ from freefast import models
 from freefast.reporting import environment
 
 ALPHA, EPSILON = 2 / 255, 8 / 255
+L2_ALPHA, L2_EPSILON = 15 / 255, 128 / 255
 LARGE = (21845, 3, 32, 32)  # 256 MiB in float32
 SMALL = (128, 3, 32, 32)
 SETS = 3  # of inputs that take turns: 768 MiB and more a tensor, many times the L2
@@ -67,6 +68,22 @@ def eager_init(delta: torch.Tensor, x: torch.Tensor) -> None:
     delta.copy_(torch.max(torch.min(delta, 1 - x), 0 - x))
 
 
+def norms(v: torch.Tensor) -> torch.Tensor:
+    return v.flatten(1).norm(dim=1, dtype=torch.float32).view(-1, 1, 1, 1)
+
+
+def l2_formula(delta: torch.Tensor, grad: torch.Tensor, x: torch.Tensor) -> None:
+    d = delta + L2_ALPHA * grad / norms(grad)
+    d = d * (L2_EPSILON / norms(d).clamp(min=L2_EPSILON))
+    delta.copy_(torch.max(torch.min(d, 1 - x), 0 - x))
+
+
+def eager_l2_init(delta: torch.Tensor, x: torch.Tensor) -> None:
+    delta.normal_()
+    d = delta * (L2_EPSILON * torch.rand(len(x), 1, 1, 1, device=x.device) / norms(delta))
+    delta.copy_(torch.max(torch.min(d, 1 - x), 0 - x))
+
+
 def on(name: str, call: Call) -> Call:
     """The call on a named backend."""
 
@@ -86,10 +103,13 @@ def image_operations(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, di
     rng = ak.PhiloxState(0, "cuda")
     size = xs[0].nbytes
     compiled, compiled_init = torch.compile(formula), torch.compile(eager_init)
+    compiled_l2, compiled_l2_init = torch.compile(l2_formula), torch.compile(eager_l2_init)
     ours = [name for name in ("native", "triton") if dispatch.why_missing(name, "cuda") is None]
     step = lambda i: ak.sign_step_(deltas[i], grads[i], xs[i], ALPHA, EPSILON)  # noqa: E731
     step_out = lambda i: ak.sign_step_(deltas[i], grads[i], xs[i], ALPHA, EPSILON, out=outs[i])  # noqa: E731
     init = lambda i: ak.uniform_init_(deltas[i], xs[i], EPSILON, rng=rng)  # noqa: E731
+    l2_step = lambda i: ak.l2_step_(deltas[i], grads[i], xs[i], L2_ALPHA, L2_EPSILON)  # noqa: E731
+    l2_init = lambda i: ak.l2_init_(deltas[i], xs[i], L2_EPSILON, rng=rng)  # noqa: E731
     check(xs[0], grads[0], ours)
     return {
         "copy": {"copy_": (2 * size, lambda i: outs[i].copy_(xs[i]))},
@@ -104,6 +124,16 @@ def image_operations(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, di
             "torch.compile": (2 * size, lambda i: compiled_init(deltas[i], xs[i])),
             "eager": (2 * size, lambda i: eager_init(deltas[i], xs[i])),
         },
+        "l2_step_": {
+            **{name: (4 * size, on(name, l2_step)) for name in ours},
+            "torch.compile": (4 * size, lambda i: compiled_l2(deltas[i], grads[i], xs[i])),
+            "eager": (4 * size, lambda i: l2_formula(deltas[i], grads[i], xs[i])),
+        },
+        "l2_init_": {
+            **{name: (2 * size, on(name, l2_init)) for name in ours},
+            "torch.compile": (2 * size, lambda i: compiled_l2_init(deltas[i], xs[i])),
+            "eager": (2 * size, lambda i: eager_l2_init(deltas[i], xs[i])),
+        },
     }
 
 
@@ -113,7 +143,9 @@ def check(x: torch.Tensor, grad: torch.Tensor, names: list[str]) -> None:
     for name in ["reference", *names]:
         with ak.backend(name):
             delta = ak.uniform_init(x, EPSILON, rng=ak.PhiloxState(1, "cuda"))
-            results.append(ak.sign_step_(delta, grad, x, ALPHA, EPSILON))
+            stepped = ak.sign_step(delta, grad, x, ALPHA, EPSILON)
+            delta = ak.l2_init(x, L2_EPSILON, rng=ak.PhiloxState(1, "cuda"))
+            results.append(torch.stack([stepped, ak.l2_step_(delta, grad, x, L2_ALPHA, L2_EPSILON)]))
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 

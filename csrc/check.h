@@ -98,8 +98,8 @@ inline BoundTables bound_tables(const char* operation, const std::vector<Tensor>
     return result;
 }
 
-inline void check_sign_step(const char* operation, const Tensor& delta, const Tensor& grad, const Tensor& x,
-                            const std::optional<Tensor>& mask, const std::optional<Tensor>& out) {
+inline void check_step(const char* operation, const Tensor& delta, const Tensor& grad, const Tensor& x,
+                       const std::optional<Tensor>& mask, const std::optional<Tensor>& out) {
     check_image(operation, "x", x, x);
     check_image(operation, "delta", delta, x);
     check_image(operation, "grad", grad, x);
@@ -113,8 +113,8 @@ inline void check_sign_step(const char* operation, const Tensor& delta, const Te
     }
 }
 
-inline void check_uniform_init(const char* operation, const Tensor& delta, const Tensor& x, const Tensor& state,
-                               const std::optional<Tensor>& sample_index, const std::optional<Tensor>& out) {
+inline void check_init(const char* operation, const Tensor& delta, const Tensor& x, const Tensor& state,
+                       const std::optional<Tensor>& sample_index, const std::optional<Tensor>& out) {
     check_image(operation, "x", x, x);
     check_image(operation, "delta", delta, x);
     check_written(operation, "delta", delta, {&x});

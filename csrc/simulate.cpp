@@ -9,6 +9,8 @@
 #include <string>
 #include <tuple>
 
+#include "cuda/l2_init.h"
+#include "cuda/l2_step.h"
 #include "cuda/sgd_step.h"
 #include "cuda/sign_step.h"
 #include "cuda/uniform_init.h"
@@ -93,6 +95,41 @@ py::tuple record(const char* path, const Grid& grid, const Block& block) {
     return result;
 }
 
+// A block that runs in phases: each for one thread after the other.
+struct HostBlock {
+    int threads;
+
+    template <typename Phase>
+    void operator()(const Phase& phase) const {
+        for (int thread = 0; thread < threads; ++thread) {
+            phase(thread, threads);
+        }
+    }
+};
+
+// The bounds that a block keeps.
+struct Staged {
+    Bounds bounds[kStagedChannels];
+
+    Staged(const BoundSet& set, int threads) {
+        HostBlock{threads}([&](int thread, int count) { stage_bounds(set, bounds, thread, count); });
+    }
+};
+
+// Runs sample(index, staged bounds, block's sums, block) for the samples of each block.
+template <int count, typename Sample>
+py::tuple record_samples(const Samples<count>& samples, const Grid& grid, const Sample& sample) {
+    const Path path = samples.operands.path;
+    const char* name = path == Path::Floats ? "floats" : path == Path::Mixed ? "mixed" : "strided";
+    return record(name, grid, [&](int64_t block) {
+        const Staged staged(samples.bounds, grid.threads);
+        double sums[kBlockSums];
+        for (int64_t index = block; index < samples.samples; index += grid.blocks) {
+            sample(index, staged.bounds, sums, HostBlock{grid.threads});
+        }
+    });
+}
+
 template <typename Visit>
 py::tuple with_path(Path path, const Visit& visit) {
     switch (path) {
@@ -114,31 +151,29 @@ py::tuple simulate_sign_step(const Given& delta, const Given& grad, const Given&
                                       pointer<const bool>(mask), mask_stride);
     return with_path(a.operands.path, [&]<Path path>(const char* name) {
         return record(name, grid, [&](int64_t block) {
-            Bounds staged[kStagedChannels];
+            const Staged staged(a.bounds, grid.threads);
             for (int thread = 0; thread < grid.threads; ++thread) {
-                stage_bounds(a.bounds, staged, thread, grid.threads);
-            }
-            for (int thread = 0; thread < grid.threads; ++thread) {
-                sign_step_thread<path>(a, staged, block * grid.threads + thread, grid.blocks * grid.threads);
+                sign_step_thread<path>(a, staged.bounds, block * grid.threads + thread, grid.blocks * grid.threads);
             }
         });
     });
 }
 
+DrawState draw_state(int64_t state, int64_t sample_index, int64_t sample_index_stride) {
+    int64_t* seed = pointer<int64_t>(state);
+    return {seed, seed + 1, pointer<const int64_t>(sample_index), sample_index_stride};
+}
+
 py::tuple simulate_uniform_init(const Given& delta, const Given& x, const MaybeGiven& out, int64_t state,
                                 const Values& values, const std::vector<GivenTable>& tables, int64_t sample_index,
                                 int64_t sample_index_stride, const Grid& grid) {
-    int64_t* seed = pointer<int64_t>(state);
     const UniformInit a = plan_uniform_init(view(delta), view(x), view(out), bound_set(values, tables, view(x)),
-                                            pointer<const int64_t>(sample_index), sample_index_stride, seed, seed + 1);
+                                            draw_state(state, sample_index, sample_index_stride));
     return with_path(a.operands.path, [&]<Path path>(const char* name) {
         return record(a.tiles > 0 ? "tiles" : name, grid, [&](int64_t block) {
-            Bounds staged[kStagedChannels];
+            const Staged staged(a.bounds, grid.threads);
             uint32_t bits[kTileBits];
-            const PhiloxKey key = read_key(a);
-            for (int thread = 0; thread < grid.threads; ++thread) {
-                stage_bounds(a.bounds, staged, thread, grid.threads);
-            }
+            const PhiloxKey key = a.state.read_key();
             if constexpr (path != Path::Strided) {
                 for (int64_t i = block; i < a.tiles; i += grid.blocks) {
                     const Tile tile = find_tile(a, i);
@@ -146,16 +181,43 @@ py::tuple simulate_uniform_init(const Given& delta, const Given& x, const MaybeG
                         draw_tile(a, key, tile, bits, thread, grid.threads);
                     }
                     for (int thread = 0; thread < grid.threads; ++thread) {
-                        fill_tile<path>(a, staged, tile, bits, thread, grid.threads);
+                        fill_tile<path>(a, staged.bounds, tile, bits, thread, grid.threads);
                     }
                 }
             }
             for (int thread = 0; thread < grid.threads && a.tiles == 0; ++thread) {
-                uniform_init_thread<path>(a, staged, key, block * grid.threads + thread, grid.blocks * grid.threads);
+                uniform_init_thread<path>(a, staged.bounds, key, block * grid.threads + thread,
+                                          grid.blocks * grid.threads);
             }
-            DrawTicket::take(a.draw, grid.blocks);
+            a.state.take_ticket(grid.blocks);
         });
     });
+}
+
+py::tuple simulate_l2_step(const Given& delta, const Given& grad, const Given& x, const MaybeGiven& out,
+                           const Values& values, const std::vector<GivenTable>& tables, int64_t mask,
+                           int64_t mask_stride, const Grid& grid) {
+    const L2Step a = plan_l2_step(view(delta), view(grad), view(x), view(out), bound_set(values, tables, view(x)),
+                                  pointer<const bool>(mask), mask_stride);
+    return record_samples(a.samples, grid, [&](int64_t sample, const Bounds* staged, double* sums, HostBlock block) {
+        with_path(a.samples, [&]<Path path>() { l2_step_sample<path>(a, staged, sums, sample, block); });
+    });
+}
+
+py::tuple simulate_l2_init(const Given& delta, const Given& x, const MaybeGiven& out, int64_t state,
+                           const Values& values, const std::vector<GivenTable>& tables, int64_t sample_index,
+                           int64_t sample_index_stride, const Grid& grid) {
+    const L2Init a = plan_l2_init(view(delta), view(x), view(out), bound_set(values, tables, view(x)),
+                                  draw_state(state, sample_index, sample_index_stride));
+    const PhiloxKey key = a.state.read_key();
+    py::tuple result =
+        record_samples(a.samples, grid, [&](int64_t sample, const Bounds* staged, double* sums, HostBlock block) {
+            with_path(a.samples, [&]<Path path>() { l2_init_sample<path>(a, staged, key, sums, sample, block); });
+        });
+    for (int64_t block = grid.first_block; block < grid.last_block; ++block) {
+        a.state.take_ticket(grid.blocks);
+    }
+    return result;
 }
 
 // (param, grad, master, momentum, address of the step counter)
@@ -221,6 +283,8 @@ void bind_simulation(py::module_& module) {
     py::class_<SgdShared>(module, "SgdShared").def(py::init(&sgd_shared));
     module.def("simulate_sign_step", &simulate_sign_step);
     module.def("simulate_uniform_init", &simulate_uniform_init);
+    module.def("simulate_l2_step", &simulate_l2_step);
+    module.def("simulate_l2_init", &simulate_l2_init);
     module.def("simulate_sgd_list", &simulate_sgd_list);
     module.def("simulate_sgd_strided", &simulate_sgd_strided);
     module.def("shares_order", [](const GivenParameter& given) { return shares_order(sgd_views(given)); });

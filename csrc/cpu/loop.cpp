@@ -53,6 +53,12 @@ char* place(const Loop& loop, const Operand& tensor, int64_t element) {
     return tensor.data + offset * tensor.item_size;
 }
 
+AK_CLONES void add_tile(float* __restrict out, const float* x, const float* d, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        out[i] = x[i] + d[i];
+    }
+}
+
 bool in_a_row(const Operand& tensor, int64_t begin, int64_t count) { return begin % tensor.run + count <= tensor.run; }
 
 // Calls visit(position in the tile, pointer to the element) for [begin, begin + count) of a strided tensor.
@@ -67,15 +73,20 @@ void walk(const Loop& loop, const Operand& tensor, int64_t begin, int64_t count,
         offset += index[dim] * tensor.strides[dim];
     }
     T* const data = reinterpret_cast<T*>(tensor.data);
-    for (int64_t i = 0; i < count; ++i) {
-        visit(i, data + offset);
-        for (int dim = loop.dims - 1; dim >= 0; --dim) {
-            offset += tensor.strides[dim];
-            if (++index[dim] < loop.sizes[dim]) {
-                break;
-            }
-            offset -= loop.sizes[dim] * tensor.strides[dim];
+    const int last = loop.dims - 1;
+    const int64_t stride = tensor.strides[last];
+    for (int64_t i = 0; i < count;) {
+        const int64_t row = std::min(count - i, loop.sizes[last] - index[last]);
+        for (int64_t j = 0; j < row; ++j) {
+            visit(i + j, data + offset + j * stride);
+        }
+        i += row;
+        index[last] += row;
+        offset += row * stride;
+        for (int dim = last; dim > 0 && index[dim] == loop.sizes[dim]; --dim) {
+            offset += tensor.strides[dim - 1] - loop.sizes[dim] * tensor.strides[dim];
             index[dim] = 0;
+            ++index[dim - 1];
         }
     }
 }
@@ -153,30 +164,30 @@ Operand operand(const Loop& loop, const Tensor& tensor) {
     return result;
 }
 
-float* load_mutable(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer) {
+float* load_mutable(const Loop& loop, const Operand& source, int64_t begin, int64_t count, float* buffer) {
     if (in_a_row(source, begin, count)) {
         char* const row = place(loop, source, begin);
         if (source.type == ScalarType::Float) {
             return reinterpret_cast<float*>(row);
         }
-        widen_row(buffer.data(), row, source.type, count);
+        widen_row(buffer, row, source.type, count);
     } else if (source.type == ScalarType::Float) {
-        gather<float>(loop, source, begin, count, buffer.data());
+        gather<float>(loop, source, begin, count, buffer);
     } else if (source.type == ScalarType::BFloat16) {
-        gather<BFloat16>(loop, source, begin, count, buffer.data());
+        gather<BFloat16>(loop, source, begin, count, buffer);
     } else {
-        gather<Float16>(loop, source, begin, count, buffer.data());
+        gather<Float16>(loop, source, begin, count, buffer);
     }
-    return buffer.data();
+    return buffer;
 }
 
-const float* load(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer) {
+const float* load(const Loop& loop, const Operand& source, int64_t begin, int64_t count, float* buffer) {
     return load_mutable(loop, source, begin, count, buffer);
 }
 
-float* blank(const Loop& loop, const Operand& target, int64_t begin, int64_t count, TileBuffer& buffer) {
+float* blank(const Loop& loop, const Operand& target, int64_t begin, int64_t count, float* buffer) {
     const bool lends = target.type == ScalarType::Float && in_a_row(target, begin, count);
-    return lends ? reinterpret_cast<float*>(place(loop, target, begin)) : buffer.data();
+    return lends ? reinterpret_cast<float*>(place(loop, target, begin)) : buffer;
 }
 
 void store(const Loop& loop, const Operand& target, int64_t begin, int64_t count, const float* tile) {
@@ -193,10 +204,12 @@ void store(const Loop& loop, const Operand& target, int64_t begin, int64_t count
     }
 }
 
-AK_CLONES void add_tile(float* __restrict out, const float* x, const float* d, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-        out[i] = x[i] + d[i];
-    }
+void store_sum(const Loop& loop, const Operand& out, const float* x, const Operand& delta, int64_t begin, int64_t count,
+               float* delta_buffer, float* out_buffer) {
+    const float* d = load(loop, delta, begin, count, delta_buffer);
+    float* sum = blank(loop, out, begin, count, out_buffer);
+    add_tile(sum, x, d, count);
+    store(loop, out, begin, count, sum);
 }
 
 }  // namespace advkernels

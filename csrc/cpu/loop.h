@@ -54,17 +54,17 @@ Operand operand(const Loop& loop, const Tensor& tensor);
 bool dense(const Loop& loop, const Operand& tensor);
 // The length that pieces should not cross a multiple of: the segment, or shorter, the run of an operand.
 int64_t within_runs(int64_t segment, std::initializer_list<const Operand*> operands);
-// The elements [begin, begin + count) as float32: the tensor's own memory, or the buffer, filled.
-const float* load(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer);
+// The elements [begin, begin + count) as float32: the tensor's own memory, or the buffer of as many, filled.
+const float* load(const Loop& loop, const Operand& source, int64_t begin, int64_t count, float* buffer);
 // As load, for a tile that will be changed in place.
-float* load_mutable(const Loop& loop, const Operand& source, int64_t begin, int64_t count, TileBuffer& buffer);
+float* load_mutable(const Loop& loop, const Operand& source, int64_t begin, int64_t count, float* buffer);
 // Where to compute the elements [begin, begin + count), contents undefined.
-float* blank(const Loop& loop, const Operand& target, int64_t begin, int64_t count, TileBuffer& buffer);
+float* blank(const Loop& loop, const Operand& target, int64_t begin, int64_t count, float* buffer);
 // Round and write a tile that load_mutable or blank gave; nothing to do where it is the tensor's own memory.
 void store(const Loop& loop, const Operand& target, int64_t begin, int64_t count, const float* tile);
-
-// out = x + d
-void add_tile(float* out, const float* x, const float* d, int64_t count);
+// out = x + delta as it is stored, by way of two buffers.
+void store_sum(const Loop& loop, const Operand& out, const float* x, const Operand& delta, int64_t begin, int64_t count,
+               float* delta_buffer, float* out_buffer);
 
 // The bounds of an operator call, with the memory of those that were given by value.
 struct GivenBounds {

@@ -52,10 +52,10 @@ void update(const Chunk& chunk, bool has_momentum, const SgdSettings& settings) 
     TileBuffer weight_buffer, grad_buffer, momentum_buffer;
     const int64_t segment = within_runs(p.loop.numel, {&weight, &p.param, &p.grad, &p.momentum});
     for_each_tile(chunk.begin, chunk.end, segment, kTile, [&](int64_t begin, int64_t count) {
-        const float* g = load(p.loop, p.grad, begin, count, grad_buffer);
-        float* w = load_mutable(p.loop, weight, begin, count, weight_buffer);
+        const float* g = load(p.loop, p.grad, begin, count, grad_buffer.data());
+        float* w = load_mutable(p.loop, weight, begin, count, weight_buffer.data());
         if (has_momentum) {
-            float* buffer = load_mutable(p.loop, p.momentum, begin, count, momentum_buffer);
+            float* buffer = load_mutable(p.loop, p.momentum, begin, count, momentum_buffer.data());
             sgd_momentum_tile(w, buffer, g, count, p.first, settings);
             store(p.loop, p.momentum, begin, count, buffer);
         } else {

@@ -1,8 +1,8 @@
 // sign_step_: the step of an l-inf attack and its projections, in one pass.
 #include <torch/csrc/stable/library.h>
 
+#include "arguments.h"
 #include "clones.h"
-#include "loop.h"
 
 namespace advkernels {
 namespace {
@@ -30,25 +30,13 @@ AK_CLONES void sign_step_tile_per_element(float* __restrict d, const float* __re
     }
 }
 
-struct Arguments {
-    Loop loop;
-    Operand delta, grad, x, out;
-    BoundTables bounds;
-    const bool* mask;
-    int64_t mask_stride;
-    bool has_out, per_sample, per_channel;
+// No tile is converted or visited twice, so that none needs to be small.
+bool in_place(const StepArguments& a) {
+    const auto lends = [&](const Operand& tensor) { return tensor.type == ScalarType::Float && dense(a.loop, tensor); };
+    return !a.has_out && lends(a.delta) && lends(a.grad) && lends(a.x);
+}
 
-    bool active(int64_t sample) const { return mask == nullptr || mask[sample * mask_stride]; }
-    // No tile is converted or visited twice, so that none needs to be small.
-    bool in_place() const {
-        const auto lends = [&](const Operand& tensor) {
-            return tensor.type == ScalarType::Float && dense(loop, tensor);
-        };
-        return !has_out && lends(delta) && lends(grad) && lends(x);
-    }
-};
-
-void fill(BoundsTile& tile, const Arguments& a, int64_t sample, int64_t channel) {
+void fill(BoundsTile& tile, const StepArguments& a, int64_t sample, int64_t channel) {
     if (tile.sample == sample && tile.channel == channel) {
         return;
     }
@@ -63,22 +51,22 @@ void fill(BoundsTile& tile, const Arguments& a, int64_t sample, int64_t channel)
     }
 }
 
-void step_range(const Arguments& a, int64_t begin, int64_t end) {
+void step_range(const StepArguments& a, int64_t begin, int64_t end) {
     const Loop& loop = a.loop;
     const bool innermost = loop.channels_last && a.per_channel;
     const int64_t sample_segment = a.per_sample ? loop.sample_size : loop.numel;
     const int64_t bound_segment = !loop.channels_last && a.per_channel ? loop.spatial_size : sample_segment;
     const int64_t segment = within_runs(bound_segment, {&a.delta, &a.grad, &a.x, &a.out});
     const int64_t whole_pixels = loop.channels <= kTile ? kTile / loop.channels * loop.channels : kTile;
-    const int64_t tile_size = innermost ? whole_pixels : a.in_place() ? segment : kTile;
+    const int64_t tile_size = innermost ? whole_pixels : in_place(a) ? segment : kTile;
     TileBuffer delta_buffer, grad_buffer, x_buffer, out_buffer;
     BoundsTile bounds_tile;
     for_each_tile(begin, end, segment, tile_size, [&](int64_t first, int64_t count) {
         const int64_t sample = a.per_sample ? first / loop.sample_size : 0;
-        const float* x = load(loop, a.x, first, count, x_buffer);
-        float* d = load_mutable(loop, a.delta, first, count, delta_buffer);
+        const float* x = load(loop, a.x, first, count, x_buffer.data());
+        float* d = load_mutable(loop, a.delta, first, count, delta_buffer.data());
         if (a.active(sample)) {
-            const float* g = load(loop, a.grad, first, count, grad_buffer);
+            const float* g = load(loop, a.grad, first, count, grad_buffer.data());
             if (innermost) {
                 fill(bounds_tile, a, sample, first % loop.channels);
                 sign_step_tile_per_element(d, g, x, count, bounds_tile);
@@ -89,10 +77,7 @@ void step_range(const Arguments& a, int64_t begin, int64_t end) {
             store(loop, a.delta, first, count, d);
         }
         if (a.has_out) {
-            const float* stored = load(loop, a.delta, first, count, delta_buffer);
-            float* adversarial = blank(loop, a.out, first, count, out_buffer);
-            add_tile(adversarial, x, stored, count);
-            store(loop, a.out, first, count, adversarial);
+            store_sum(loop, a.out, x, a.delta, first, count, delta_buffer.data(), out_buffer.data());
         }
     });
 }
@@ -100,21 +85,10 @@ void step_range(const Arguments& a, int64_t begin, int64_t end) {
 template <typename Given>
 void sign_step_cpu(Tensor delta, Tensor grad, Tensor x, Given bounds, std::optional<Tensor> mask,
                    std::optional<Tensor> out) {
-    check_sign_step(kName, delta, grad, x, mask, out);
+    check_step(kName, delta, grad, x, mask, out);
     const GivenBounds given(kName, bounds, kBounds, x);
-    const Loop loop = memory_loop(delta);
-    const Arguments arguments{loop,
-                              operand(loop, delta),
-                              operand(loop, grad),
-                              operand(loop, x),
-                              out ? operand(loop, *out) : Operand{},
-                              given.tables,
-                              mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr,
-                              mask ? mask->stride(0) : 0,
-                              out.has_value(),
-                              mask.has_value() || given.tables.per_sample(),
-                              given.tables.per_channel()};
-    torch::stable::parallel_for(0, loop.numel, kGrain,
+    const StepArguments arguments = step_arguments(memory_loop(delta), delta, grad, x, given.tables, mask, out);
+    torch::stable::parallel_for(0, arguments.loop.numel, kGrain,
                                 [&](int64_t begin, int64_t end) { step_range(arguments, begin, end); });
 }
 

@@ -11,6 +11,7 @@
 
 #include "../check.h"
 #include "bound_set.h"
+#include "draw.h"
 
 namespace advkernels::cuda {
 
@@ -22,6 +23,8 @@ constexpr int64_t kMaxBlocks = 32767;
 inline void check_cuda(const char* operation, const char* call, cudaError_t error) {
     STD_TORCH_CHECK(error == cudaSuccess, operation, ": ", call, ": ", cudaGetErrorString(error));
 }
+
+static_assert(kMaxBlocks <= DrawTicket::kMaxBlocks);
 
 // Makes a tensor's device current while it lives, and launches on that device's current stream.
 class Launcher {
@@ -56,6 +59,15 @@ class Launcher {
     int multiprocessors_;
 };
 
+// A block of a kernel that runs in phases.
+struct SyncedBlock {
+    template <typename Phase>
+    __device__ __forceinline__ void operator()(const Phase& phase) const {
+        phase(static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x));
+        __syncthreads();
+    }
+};
+
 inline View view(const char* operation, const Tensor& tensor) {
     const ScalarType type = tensor.scalar_type();
     View result{static_cast<char*>(tensor.data_ptr()),
@@ -73,6 +85,14 @@ inline View view(const char* operation, const Tensor& tensor) {
         result.strides[dim] = tensor.stride(dim);
     }
     return result;
+}
+
+// `state` is (seed, draw).
+inline DrawState draw_state(const Tensor& state, const std::optional<Tensor>& sample_index) {
+    int64_t* seed = static_cast<int64_t*>(state.data_ptr());
+    return {seed, seed + state.stride(0),
+            sample_index ? static_cast<const int64_t*>(sample_index->data_ptr()) : nullptr,
+            sample_index ? sample_index->stride(0) : 0};
 }
 
 // Floats that travel in a kernel's arguments into device memory: unlike a copy, also right in a replayed graph.

@@ -2,6 +2,7 @@
 // All index arithmetic is int64. No torch.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include "memory.h"

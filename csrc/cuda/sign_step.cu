@@ -29,7 +29,7 @@ void launch(const Launcher& launcher, const SignStep& arguments) {
 template <typename Given>
 void sign_step_cuda(Tensor delta, Tensor grad, Tensor x, Given bounds, std::optional<Tensor> mask,
                     std::optional<Tensor> out) {
-    check_sign_step(kName, delta, grad, x, mask, out);
+    check_step(kName, delta, grad, x, mask, out);
     const Launcher launcher(kName, x);
     const GivenBounds given(launcher, kName, bounds, kBounds, x);
     const SignStep arguments = plan_sign_step(

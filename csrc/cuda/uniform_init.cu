@@ -7,19 +7,18 @@ namespace advkernels::cuda {
 namespace {
 
 constexpr const char* kName = "uniform_init_";
-static_assert(kMaxBlocks <= DrawTicket::kMaxBlocks);
 
 template <Path path>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     uniform_init_kernel(const __grid_constant__ UniformInit arguments) {
     __shared__ Bounds staged[kStagedChannels];
-    const PhiloxKey key = read_key(arguments);
+    const PhiloxKey key = arguments.state.read_key();
     stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
     __syncthreads();
     const int64_t threads = int64_t{gridDim.x} * blockDim.x;
     uniform_init_thread<path>(arguments, staged, key, int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads);
     if (threadIdx.x == 0) {  // the whole block read the counter before the barrier
-        DrawTicket::take(arguments.draw, gridDim.x);
+        arguments.state.take_ticket(gridDim.x);
     }
 }
 
@@ -28,7 +27,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks)
     uniform_init_tile_kernel(const __grid_constant__ UniformInit arguments) {
     __shared__ Bounds staged[kStagedChannels];
     __shared__ alignas(16) uint32_t bits[kTileBits];
-    const PhiloxKey key = read_key(arguments);
+    const PhiloxKey key = arguments.state.read_key();
     stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
     for (int64_t i = blockIdx.x; i < arguments.tiles; i += gridDim.x) {
         const Tile tile = find_tile(arguments, i);
@@ -38,7 +37,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         __syncthreads();
     }
     if (threadIdx.x == 0) {  // every block has a tile, and so the whole block read the counter before a barrier
-        DrawTicket::take(arguments.draw, gridDim.x);
+        arguments.state.take_ticket(gridDim.x);
     }
 }
 
@@ -56,14 +55,12 @@ void launch(const Launcher& launcher, const UniformInit& arguments) {
 template <typename Given>
 void uniform_init_cuda(Tensor delta, Tensor x, Tensor state, Given bounds, std::optional<Tensor> sample_index,
                        std::optional<Tensor> out) {
-    check_uniform_init(kName, delta, x, state, sample_index, out);
+    check_init(kName, delta, x, state, sample_index, out);
     const Launcher launcher(kName, x);
     const GivenBounds given(launcher, kName, bounds, kBounds - 1, x);
-    int64_t* seed = static_cast<int64_t*>(state.data_ptr());
     const UniformInit arguments =
         plan_uniform_init(view(kName, delta), view(kName, x), out ? view(kName, *out) : View{}, given.set,
-                          sample_index ? static_cast<const int64_t*>(sample_index->data_ptr()) : nullptr,
-                          sample_index ? sample_index->stride(0) : 0, seed, seed + state.stride(0));
+                          draw_state(state, sample_index));
     switch (arguments.operands.path) {
         case Path::Floats:
             return launch<Path::Floats>(launcher, arguments);

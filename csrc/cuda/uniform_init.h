@@ -1,13 +1,11 @@
 // uniform_init_, one thread's share of a launch, for host and device. No torch.
 #pragma once
 
-#include "../philox.h"
 #include "bound_set.h"
-#include "ticket.h"
+#include "draw.h"
 
 namespace advkernels::cuda {
 
-using DrawTicket = Ticket<48>;       // 2^48 draws, 32767 blocks
 constexpr int64_t kTileBits = 2048;  // random words that a block of channels-last keeps in shared memory
 
 struct UniformInit {
@@ -16,10 +14,7 @@ struct UniformInit {
     Order order;
     BoundSet bounds;
     Divisor sample_size;
-    const int64_t* sample_index;
-    int64_t sample_index_stride;
-    int64_t* seed;
-    int64_t* draw;
+    DrawState state;
     bool has_out;
     bool located;  // sample or channel of an element matter to its bounds
     // Channels last: four neighbouring pixels of a sample, a quad, share one group of random words a channel.
@@ -29,35 +24,15 @@ struct UniformInit {
     int64_t tiles;  // 0 where the path has none
 
     AK_FUNCTION const Array& array(int k) const { return operands.arrays[k]; }
-    AK_FUNCTION int64_t sample_number(int64_t sample) const {
-        return sample_index == nullptr ? sample : sample_index[sample * sample_index_stride];
-    }
     // The element's index in N, C, H, W order that its random number hangs on.
     AK_FUNCTION int64_t logical_index(int64_t i) const {
-        if (sample_index == nullptr) {
+        if (state.sample_index == nullptr) {
             return i;
         }
         const int64_t sample = sample_size.divide(i);
-        return sample_number(sample) * sample_size.value + i - sample * sample_size.value;
+        return state.sample_number(sample) * sample_size.value + i - sample * sample_size.value;
     }
 };
-
-struct PhiloxKey {
-    uint64_t seed, draw;
-};
-
-AK_FUNCTION PhiloxKey read_key(const UniformInit& a) {
-    return {static_cast<uint64_t>(*a.seed), static_cast<uint64_t>(DrawTicket::count(read_counter(a.draw)))};
-}
-
-AK_FUNCTION Philox4 random_words(PhiloxKey key, int64_t logical_index) {
-    return philox_group(static_cast<uint64_t>(logical_index) >> 2, key.seed, key.draw);
-}
-
-AK_FUNCTION uint32_t lane_of(Philox4 words, int64_t logical_index) {
-    const int64_t lane = logical_index & 3;
-    return lane == 0 ? words.w0 : lane == 1 ? words.w1 : lane == 2 ? words.w2 : words.w3;
-}
 
 // Element i of the loop with its random bits, at these offsets.
 AK_FUNCTION void uniform_init_element(const UniformInit& a, const Bounds* staged, int64_t i, uint32_t bits,
@@ -157,7 +132,7 @@ AK_FUNCTION void draw_tile(const UniformInit& a, PhiloxKey key, Tile tile, uint3
         const int64_t quad = tile.first_quad + quad_in_tile;
         const int64_t sample = a.quads_per_sample.divide(quad);
         const int64_t pixel = (quad - sample * a.quads_per_sample.value) * 4;
-        const Philox4 words = random_words(key, (a.sample_number(sample) * channels + channel) * spatial + pixel);
+        const Philox4 words = random_words(key, (a.state.sample_number(sample) * channels + channel) * spatial + pixel);
         uint32_t* target = bits + quad_in_tile * 4 * channels + channel;
         target[0] = words.w0;
         target[channels] = words.w1;
@@ -189,16 +164,12 @@ AK_FUNCTION void fill_tile(const UniformInit& a, const Bounds* staged, Tile tile
 
 // `bounds` is planned before; out may be absent.
 inline UniformInit plan_uniform_init(const View& delta, const View& x, const View& out, const BoundSet& bounds,
-                                     const int64_t* sample_index, int64_t sample_index_stride, int64_t* seed,
-                                     int64_t* draw) {
+                                     const DrawState& state) {
     const View views[UniformInit::kCount] = {delta, x, out};
     UniformInit a{};
     a.bounds = bounds;
     a.sample_size = make_divisor(x.sample_size());
-    a.sample_index = sample_index;
-    a.sample_index_stride = sample_index_stride;
-    a.seed = seed;
-    a.draw = draw;
+    a.state = state;
     a.has_out = out.present;
     a.located = bounds.per_channel || bounds.per_sample;
     a.channels = make_divisor(x.channels());
@@ -210,7 +181,8 @@ inline UniformInit plan_uniform_init(const View& delta, const View& x, const Vie
     if (a.operands.loop.channels_last && aligned && x.spatial_size() % 4 == 0 && x.channels() * 8 <= kTileBits) {
         a.tile_quads = kTileBits / (x.channels() * 8) * 2;  // even: tiles of whole vectors
         a.tiles = (a.quads + a.tile_quads - 1) / a.tile_quads;
-    } else if (a.operands.loop.channels_last || !aligned || (sample_index != nullptr && x.sample_size() % 4 != 0)) {
+    } else if (a.operands.loop.channels_last || !aligned ||
+               (state.sample_index != nullptr && x.sample_size() % 4 != 0)) {
         a.operands = plan(make_loop(delta, false), views);
         a.operands.path = Path::Strided;
         a.operands.vectors = 0;

@@ -6,6 +6,8 @@ Exit codes: 0 done, 2 bad input (one line on standard error), 130 interrupted.
 import contextlib
 import io
 import re
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -32,9 +34,16 @@ def run(argv: Sequence[str] | None) -> None:
     Raises: UserError where the arguments are wrong or the backend cannot run; SystemExit after help.
     """
     try:
-        _parse(argv).run()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            _parse(argv).run()
     except BackendUnavailable as error:
         raise UserError(str(error)) from error
+
+
+def _show_warning(message: Warning | str, *where: object, **rest: object) -> None:
+    """One line, without the place in the sources."""
+    print(f"freefast: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Report | Info:

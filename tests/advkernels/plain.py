@@ -1,5 +1,7 @@
 """The operations written a second time, from their papers and nothing of this library: the tests' independent truth."""
 
+import statistics
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,12 +18,16 @@ def philox4x32_10(counter: list[int], key: list[int]) -> list[int]:
     return x
 
 
-def uniform_number(index: int, seed: int, draw: int, epsilon: float) -> np.float32:
-    """U(-epsilon, epsilon) of one element, every operation rounded to float32."""
+def random_bits(index: int, seed: int, draw: int) -> int:
+    """The upper 24 random bits of one element."""
     group, lane = divmod(index, 4)
     counter = [group % 2**32, group // 2**32 % 2**32, draw % 2**32, draw // 2**32]
-    bits = philox4x32_10(counter, [seed % 2**32, seed // 2**32])[lane]
-    u = np.float32(bits >> 8) * np.float32(2.0**-24)
+    return philox4x32_10(counter, [seed % 2**32, seed // 2**32])[lane] >> 8
+
+
+def uniform_number(index: int, seed: int, draw: int, epsilon: float) -> np.float32:
+    """U(-epsilon, epsilon) of one element, every operation rounded to float32."""
+    u = np.float32(random_bits(index, seed, draw)) * np.float32(2.0**-24)
     radius = np.float32(epsilon)
     return np.float32(np.float32(u * (np.float32(2) * radius)) - radius)
 
@@ -33,6 +39,34 @@ def sign_step(
     d = delta.float() + alpha * torch.sign(grad.float())
     d = torch.clamp(d, -epsilon, epsilon)
     return torch.clamp(d, lower - x.float(), upper - x.float())
+
+
+def l2_step(
+    delta: Tensor, grad: Tensor, x: Tensor, alpha: Tensor, epsilon: Tensor, lower: Tensor, upper: Tensor
+) -> Tensor:
+    """Steepest ascent within an l2 ball (Madry et al. 2017, section 2.1), in float64; bounds broadcast over x."""
+    d, g, x, alpha, epsilon = (tensor.double() for tensor in (delta, grad, x, alpha, epsilon))
+    norm = sample_norm(alpha * g)
+    step = torch.where((norm > 0) & norm.isfinite(), alpha.abs() * alpha * g / norm, 0.0)
+    d = d + step
+    length = sample_norm(torch.where(epsilon > 0, d / epsilon, 0.0))
+    d = torch.where(epsilon > 0, d, 0.0 * d) / torch.where(length > 1, length, 1.0)
+    return torch.clamp(d, lower.double() - x, upper.double() - x)
+
+
+def sample_norm(v: Tensor) -> Tensor:
+    """(N, 1, ...): the norm of each sample of v, (N, ...)."""
+    return torch.linalg.vector_norm(v.reshape(len(v), v[0].numel() if len(v) else 0), dim=1).view(
+        -1, *[1] * (v.dim() - 1)
+    )
+
+
+def ball_point(numbers: list[int], sample: int, seed: int, draw: int) -> np.ndarray:
+    """A point of the unit l2 ball, of the elements with these numbers: r z / |z|, float64."""
+    normal = statistics.NormalDist()
+    z = np.array([normal.inv_cdf((random_bits(i, seed, draw) + 0.5) * 2.0**-24) for i in numbers])
+    radius = random_bits(4 * (sample + 2**62), seed, draw) * 2.0**-24
+    return radius * z / np.linalg.norm(z)
 
 
 def sgd_step(w, g, buffer, first, *, lr, momentum, dampening, weight_decay, nesterov, maximize):

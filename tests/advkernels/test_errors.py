@@ -13,7 +13,7 @@ SHAPE = (4, 3, 8, 8)
 
 
 def good(device: str) -> dict:
-    """Arguments that sign_step_ takes."""
+    """Arguments that a step takes."""
     return {
         "delta": torch.full(SHAPE, 0.01, device=device),
         "grad": torch.ones(SHAPE, device=device),
@@ -71,16 +71,19 @@ BAD: list[tuple[str, Callable[[dict], dict], type[Exception], str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["sign_step_", "l2_step_"])
 @pytest.mark.parametrize(("change", "error", "message"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_sign_step_refuses(change: Callable, error: type[Exception], message: str, device: str, backend: str) -> None:
+def test_step_refuses(
+    name: str, change: Callable, error: type[Exception], message: str, device: str, backend: str
+) -> None:
     arguments = good(device)
     if message == "memory" and device == "cuda":
         pytest.skip("the windows are cut from one CPU buffer")
     arguments |= change(arguments)
     written = {name: arguments[name] for name in ("delta", "out") if isinstance(arguments.get(name), torch.Tensor)}
     before = {name: tensor.detach().clone() for name, tensor in written.items()}
-    with pytest.raises(error, match=message):
-        ak.sign_step_(**arguments)
+    with pytest.raises(error, match=message.replace("sign_step_", name)):
+        getattr(ak, name)(**arguments)
     for name, tensor in written.items():
         assert torch.equal(tensor.to_dense(), before[name].to_dense())
 
@@ -118,21 +121,23 @@ def test_leaf_is_fine_without_grad_mode(device: str, backend: str) -> None:
     assert torch.equal(delta.detach(), torch.full(SHAPE, 0.1, device=device))
 
 
-def test_uniform_init_refuses(device: str, backend: str) -> None:
+@pytest.mark.parametrize("name", ["uniform_init", "l2_init"])
+def test_init_refuses(name: str, device: str, backend: str) -> None:
+    init, init_ = getattr(ak, name), getattr(ak, f"{name}_")
     x = torch.rand(SHAPE, device=device)
     rng = ak.PhiloxState(0, device)
-    with pytest.raises(TypeError, match="uniform_init_: rng: wanted a PhiloxState, got int"):
-        ak.uniform_init(x, 0.1, rng=0)
-    with pytest.raises(ValueError, match="uniform_init_: rng: wanted device"):
-        ak.uniform_init(other_device(x), 0.1, rng=rng)
+    with pytest.raises(TypeError, match=f"{name}_: rng: wanted a PhiloxState, got int"):
+        init(x, 0.1, rng=0)
+    with pytest.raises(ValueError, match=f"{name}_: rng: wanted device"):
+        init(other_device(x), 0.1, rng=rng)
     with pytest.raises(TypeError, match=r"sample_index: wanted a dense torch\.int64"):
-        ak.uniform_init(x, 0.1, rng=rng, sample_index=torch.arange(4, device=device).int())
+        init(x, 0.1, rng=rng, sample_index=torch.arange(4, device=device).int())
     with pytest.raises(ValueError, match=r"sample_index: wanted shape \(4,\)"):
-        ak.uniform_init(x, 0.1, rng=rng, sample_index=torch.arange(3, device=device))
+        init(x, 0.1, rng=rng, sample_index=torch.arange(3, device=device))
     with pytest.raises(ValueError, match="epsilon: wanted a radius"):
-        ak.uniform_init(x, -0.1, rng=rng)
+        init(x, -0.1, rng=rng)
     with pytest.raises(ValueError, match="memory of its own"):
-        ak.uniform_init_(x, x, 0.1, rng=rng)
+        init_(x, x, 0.1, rng=rng)
     assert rng.draw == 0
 
 
@@ -167,33 +172,33 @@ def test_raw_sgd_step_refuses_dtypes_it_does_not_know() -> None:
         assert torch.equal(param, torch.ones(4, dtype=dtype))
 
 
-def test_native_operators_refuse_what_would_break_memory() -> None:
+@pytest.mark.parametrize(("step", "init"), [("sign_step_", "uniform_init_"), ("l2_step_", "l2_init_")])
+def test_native_operators_refuse_what_would_break_memory(step: str, init: str) -> None:
     """Called without the facade, the native operators still check shapes, dtypes and tables."""
     if (reason := ak.dispatch.native.why_missing("cpu")) is not None:
         pytest.skip(reason)
-    x, op = torch.zeros(SHAPE), torch.ops.advkernels.sign_step_
+    x, op = torch.zeros(SHAPE), getattr(torch.ops.advkernels, step)
     bounds = [0.1, 0.1, 0.0, 1.0]
-    with pytest.raises(RuntimeError, match=r"sign_step_: grad: wanted shape \(4, 3, 8, 8\), got \(1, 3, 8, 8\)"):
+    with pytest.raises(RuntimeError, match=rf"{step}: grad: wanted shape \(4, 3, 8, 8\), got \(1, 3, 8, 8\)"):
         op.values(x.clone(), x[:1], x, bounds, None, None)
-    with pytest.raises(RuntimeError, match="sign_step_: delta: wanted float32"):
+    with pytest.raises(RuntimeError, match=f"{step}: delta: wanted float32"):
         op.values(x.double(), x, x, bounds, None, None)
-    with pytest.raises(RuntimeError, match="sign_step_: bounds: wanted 4 rows of 1 or 3 floats"):
+    with pytest.raises(RuntimeError, match=f"{step}: bounds: wanted 4 rows of 1 or 3 floats"):
         op.values(x.clone(), x, x, bounds[1:], None, None)
-    with pytest.raises(RuntimeError, match="sign_step_: mask: wanted"):
+    with pytest.raises(RuntimeError, match=f"{step}: mask: wanted"):
         op.values(x.clone(), x, x, bounds, torch.ones(3, dtype=torch.bool), None)
-    with pytest.raises(RuntimeError, match="sign_step_: alpha: wanted a table"):
+    with pytest.raises(RuntimeError, match=f"{step}: alpha: wanted a table"):
         op.tensors(x.clone(), x, x, [torch.ones(2, 3), *[torch.ones(1, 1)] * 3], None, None)
-    with pytest.raises(RuntimeError, match="sign_step_: delta: wanted memory of its own"):
+    with pytest.raises(RuntimeError, match=f"{step}: delta: wanted memory of its own"):
         op.values(x, x.clone(), x, bounds, None, None)
-    with pytest.raises(RuntimeError, match="sign_step_: out: wanted one place in memory an element"):
+    with pytest.raises(RuntimeError, match=f"{step}: out: wanted one place in memory an element"):
         op.values(x.clone(), x, x, bounds, None, x[:1].clone().expand(SHAPE))
     windows = overlapping_windows()
-    with pytest.raises(RuntimeError, match="sign_step_: delta: wanted memory of its own"):
+    with pytest.raises(RuntimeError, match=f"{step}: delta: wanted memory of its own"):
         op.values(windows["delta"], x, windows["x"], bounds, None, None)
-    with pytest.raises(RuntimeError, match="uniform_init_: state: wanted shape"):
-        torch.ops.advkernels.uniform_init_.values(
-            x.clone(), x, torch.zeros(3, dtype=torch.int64), bounds[1:], None, None
-        )
+    state = torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match=f"{init}: state: wanted shape"):
+        getattr(torch.ops.advkernels, init).values(x.clone(), x, state, bounds[1:], None, None)
 
 
 def places(view: torch.Tensor) -> list[int]:

@@ -1,5 +1,7 @@
 """The operators as PyTorch sees them: opcheck, torch.compile, versions, meta tensors."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -15,10 +17,10 @@ def arguments(name: str, device: str) -> tuple:
     delta, grad, out = torch.zeros_like(x), torch.randn_like(x), torch.empty_like(x)
     bound = {"values": float, "tensors": lambda v: torch.full((1, 3), v, device=device)}
     operator, _, overload = name.partition(".")
-    if operator == "sign_step_":
+    if operator in ("sign_step_", "l2_step_"):
         mask = torch.tensor([True, False, True], device=device)
         return delta, grad, x, [bound[overload](v) for v in (0.1, 0.2, 0.0, 1.0)], mask, out
-    if operator == "uniform_init_":
+    if operator in ("uniform_init_", "l2_init_"):
         index = torch.arange(3, device=device)
         return delta, x, ak.PhiloxState(0, device).tensor, [bound[overload](v) for v in (0.2, 0.0, 1.0)], index, out
     params = [torch.randn(7, device=device, dtype=torch.bfloat16), torch.randn(3, 2, device=device)]
@@ -42,20 +44,31 @@ def test_opcheck(name: str, device: str) -> None:
     torch.library.opcheck(operator, arguments(name, device))
 
 
-def fgsm_step(grad: torch.Tensor, x: torch.Tensor, rng: ak.PhiloxState) -> tuple[torch.Tensor, torch.Tensor]:
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+def linf_attack(grad: torch.Tensor, x: torch.Tensor, rng: ak.PhiloxState) -> Pair:
     adversarial = torch.empty_like(x)
     delta = ak.uniform_init(x, (0.1, 0.2, 0.3), rng=rng)
     ak.sign_step_(delta, grad, x, 0.1, 0.2, out=adversarial)
     return delta, adversarial * 2
 
 
-def test_compile_fullgraph(device: str, backend: str) -> None:
+def l2_attack(grad: torch.Tensor, x: torch.Tensor, rng: ak.PhiloxState) -> Pair:
+    adversarial = torch.empty_like(x)
+    delta = ak.l2_init(x, (0.1, 0.2, 0.3), rng=rng)
+    ak.l2_step_(delta, grad, x, 0.1, 0.2, out=adversarial)
+    return delta, adversarial * 2
+
+
+@pytest.mark.parametrize("attack", [linf_attack, l2_attack])
+def test_compile_fullgraph(attack: Callable[..., Pair], device: str, backend: str) -> None:
     grad, x = torch.randn(SHAPE, device=device), torch.rand(SHAPE, device=device)
     torch.compiler.reset()
-    compiled = torch.compile(fgsm_step, fullgraph=True)
+    compiled = torch.compile(attack, fullgraph=True)
     rngs = [ak.PhiloxState(1, device) for _ in range(2)]
     for draw in range(2):
-        expected, got = fgsm_step(grad, x, rngs[0]), compiled(grad, x, rngs[1])
+        expected, got = attack(grad, x, rngs[0]), compiled(grad, x, rngs[1])
         # The compiler may contract u * (2 eps) - eps of the reference into a fused multiply-add: one float32 rounding.
         tolerance = 2.0**-24 if backend == "reference" else 0.0
         for one, other in zip(expected, got, strict=True):
@@ -79,13 +92,15 @@ def test_meta_tensors_run_without_data() -> None:
     delta = ak.uniform_init(x, 0.1, rng=ak.PhiloxState(0, "meta"))
     assert delta.is_meta
     assert ak.sign_step(delta, x.clone(), x, 0.1, 0.2).dtype == torch.float16
+    assert ak.l2_step(ak.l2_init(x, 0.1, rng=ak.PhiloxState(0, "meta")), x.clone(), x, 0.1, 0.2).is_meta
 
 
-def test_saved_tensor_that_was_stepped_is_noticed(device: str, backend: str) -> None:
+@pytest.mark.parametrize("step", [ak.sign_step_, ak.l2_step_])
+def test_saved_tensor_that_was_stepped_is_noticed(step: Callable, device: str, backend: str) -> None:
     """autograd's version counter sees the in-place write, as for every in-place operation of PyTorch."""
     weight = torch.ones(SHAPE, device=device, requires_grad=True)
     delta, x = torch.rand(SHAPE, device=device), torch.rand(SHAPE, device=device)
     product = (weight * delta).sum()
-    ak.sign_step_(delta, x.clone(), x, 0.1, 0.2)
+    step(delta, x.clone(), x, 0.1, 0.2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.backward()

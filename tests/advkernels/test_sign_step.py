@@ -92,7 +92,9 @@ def test_parts_of_larger_tensors(cut: str, dtype: torch.dtype, device: str, back
         with ak.backend(name):
             ak.sign_step_(delta, grad, x, (0.1, 0.2, 0.3), 0.25, -1.0, 1.0, mask=mask, out=out)
             ak.sign_step_(delta, grad.contiguous(), x, 0.1, 0.25, -1.0, 1.0)
+            ak.l2_step_(delta, grad, x, (0.1, 0.2, 0.3), 0.25, -1.0, 1.0, mask=mask, out=out)
             ak.uniform_init_(grad, x, (0.1, 0.2, 0.3), rng=rng)
+            ak.l2_init_(grad[1:], x[1:], (0.1, 0.2, 0.3), rng=rng)
         results.append(buffers)
     for wanted, got in zip(*results, strict=True):
         assert torch.equal(wanted, got)

@@ -61,13 +61,19 @@ def instructions(file: Path, architecture: str) -> dict[str, list[str]]:
     return {readable(part.split("\n")[0]): re.findall(opcodes, part, re.M) for part in parts}
 
 
+def portable(file: Path) -> str:
+    """The portable code (PTX) of a library, or nothing."""
+    return _run("-ptx", file)
+
+
 def readable(mangled: str) -> str:
     """sign_step_kernel<floats> from the linker's name."""
-    name = re.search(r"\d((?:[a-z]+_)+(?:kernel|packet))", mangled)
+    names = re.finditer(r"(?=(\d{1,2})([a-z][a-z0-9_]*?(?:kernel|packet)))", mangled)
+    name = next((match[2] for match in names if int(match[1]) == len(match[2])), mangled)
     argument = re.search(r"PathE(\d)|ILi(\d+)E", mangled)
-    if name is None or argument is None:
-        return name[1] if name else mangled
-    return f"{name[1]}<{PATHS[int(argument[1])] if argument[1] else argument[2]}>"
+    if argument is None:
+        return name
+    return f"{name}<{PATHS[int(argument[1])] if argument[1] else argument[2]}>"
 
 
 def table(found: list[Kernel]) -> str:

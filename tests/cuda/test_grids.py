@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -29,13 +30,22 @@ def like(tensor: Tensor, fill: float = math.nan, dtype: torch.dtype | None = Non
     return buffer.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
-def check_sign_step(
-    delta: Tensor, grad: Tensor, x: Tensor, out: Tensor | None, bounds: list, mask: Tensor | None, grid: tuple[int, int]
+Grid = tuple[int, int]
+STEPS, INITS = ("sign_step_", "l2_step_"), ("uniform_init_", "l2_init_")
+
+
+def simulated(operator: str) -> Callable[..., tuple]:
+    return getattr(doors(), f"simulate_{operator.rstrip('_')}")
+
+
+def check_step(
+    name: str, delta: Tensor, grad: Tensor, x: Tensor, out: Tensor | None, bounds: list, mask: Tensor | None, grid: Grid
 ) -> str:
+    """The path that a step takes, after its results and accesses were looked at."""
     expected, expected_out = delta.clone(), None if out is None else torch.empty_like(out)
-    reference.sign_step_(expected, grad, x, bounds, mask, expected_out)
+    getattr(reference, name)(expected, grad, x, bounds, mask, expected_out)
     mask_place = (0, 0) if mask is None else (mask.data_ptr(), mask.stride(0))
-    result = doors().simulate_sign_step(
+    result = simulated(name)(
         given(delta), given(grad), given(x), given(out), *given_bounds(bounds), *mask_place, whole(grid)
     )
     stepped = delta if mask is None else delta[mask]
@@ -50,14 +60,15 @@ def without_alpha(bounds: list) -> list:
     return bounds[len(bounds) // 4 :]
 
 
-def check_uniform_init(
-    delta: Tensor, x: Tensor, out: Tensor | None, bounds: list, index: Tensor | None, grid: tuple[int, int]
+def check_init(
+    name: str, delta: Tensor, x: Tensor, out: Tensor | None, bounds: list, index: Tensor | None, grid: Grid
 ) -> str:
+    """As check_step, of a random start."""
     states = [torch.tensor([2**62 + 17, 2**40 + 5]) for _ in range(2)]
     expected, expected_out = delta.clone(), None if out is None else torch.empty_like(out)
-    reference.uniform_init_(expected, x, states[0], without_alpha(bounds), index, expected_out)
+    getattr(reference, name)(expected, x, states[0], without_alpha(bounds), index, expected_out)
     index_place = (0, 0) if index is None else (index.data_ptr(), index.stride(0))
-    result = doors().simulate_uniform_init(
+    result = simulated(name)(
         given(delta), given(x), given(out), states[1].data_ptr(), *given_bounds(bounds), *index_place, whole(grid)
     )
     check_accesses(result, [delta, *([] if out is None else [out])], [x])
@@ -78,10 +89,12 @@ def test_case_table(case: Case) -> None:
     index = (torch.randperm(2 * case.shape[0], generator=generator) + 2**40)[::2]
     grid = GRIDS[sum(case.shape) % len(GRIDS)]
     out = place(torch.full_like(x, math.nan), case.layout, 3)
-    check_sign_step(delta.clone(memory_format=torch.preserve_format), grad, x, None, bounds, None, grid)
-    check_sign_step(delta, grad, x, out, bounds, mask, grid)
-    check_uniform_init(like(delta), x, None, bounds, None, grid)
-    check_uniform_init(like(delta), x, out, bounds, index, grid)
+    for name in STEPS:
+        check_step(name, like(delta).copy_(delta), grad, x, None, bounds, None, grid)
+        check_step(name, like(delta).copy_(delta), grad, x, out, bounds, mask, grid)
+    for name in INITS:
+        check_init(name, like(delta), x, None, bounds, None, grid)
+        check_init(name, like(delta), x, out, bounds, index, grid)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -96,8 +109,11 @@ def test_mixed_dtypes_take_vectors(dtypes: tuple[torch.dtype, ...], layout: str)
     mask = torch.tensor([True, False, True])
     kinds = {dtype == torch.float32 for dtype in dtypes}
     path = "mixed" if len(kinds) > 1 else expected[1]
-    assert check_sign_step(delta, grad, x, out, bounds, mask, (3, 32)) == path
-    path = check_uniform_init(delta, x, out, bounds, torch.tensor([5, 0, 9]), (3, 32))
+    assert check_step("sign_step_", delta, grad, x, out, bounds, mask, (3, 32)) == path
+    l2_path = "strided" if layout == "channels_last" else "floats" if kinds == {True} else "mixed"
+    assert check_step("l2_step_", delta, grad, x, out, bounds, mask, (3, 32)) == l2_path
+    assert check_init("l2_init_", delta, x, out, bounds, torch.tensor([5, 0, 9]), (3, 32)) in (l2_path, "floats")
+    path = check_init("uniform_init_", delta, x, out, bounds, torch.tensor([5, 0, 9]), (3, 32))
     assert path == "tiles" if layout == "channels_last" else path in ("floats", "halves", "mixed")
 
 
@@ -109,10 +125,10 @@ def test_common_misalignment_takes_vectors(dtype: torch.dtype, offset: int) -> N
     for size in (*range(1, 20), 63, 64, 65):
         parts = [torch.randn(offset + size).to(dtype)[offset:] for _ in range(3)]
         addresses = {tensor.data_ptr() % 16 for tensor in parts}
-        path = check_sign_step(*parts, None, bounds, None, (2, 4))
+        path = check_step("sign_step_", *parts, None, bounds, None, (2, 4))
         if len(addresses) == 1 and size >= 16:
             assert path == ("floats" if dtype == torch.float32 else "halves")
-        check_uniform_init(parts[0], parts[2], None, bounds, None, (2, 4))
+        check_init("uniform_init_", parts[0], parts[2], None, bounds, None, (2, 4))
 
 
 @pytest.mark.parametrize(
@@ -124,8 +140,27 @@ def test_channels_last_noise_in_tiles(shape: tuple[int, ...], dtype: torch.dtype
     epsilon = torch.rand(1, shape[1])
     bounds = [epsilon, epsilon, -torch.ones(1, 1), torch.ones(1, 1)]
     for grid in GRIDS:
-        path = check_uniform_init(like(x), x, like(x), bounds, None, grid)
+        path = check_init("uniform_init_", like(x), x, like(x), bounds, None, grid)
         assert path == "tiles" if shape[1] <= 256 and shape[1] > 1 else path != "tiles"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 3, 4, 255, 257, 1020, 1023, 1024, 1025, 1028, 2049, 5000])
+def test_lanes_of_a_sample(size: int, dtype: torch.dtype) -> None:
+    """Less than a round of the lanes, whole rounds, and some more; vectors where every sample is aligned."""
+    for offset in (0, 1):
+        parts = [torch.randn(offset + 3 * size).to(dtype)[offset:].view(3, size) for _ in range(3)]
+        bounds = [0.5, 0.25, -1.0, 1.0]
+        aligned = size % 4 == 0 and not offset
+        path = ("floats" if dtype == torch.float32 else "mixed") if aligned else "strided"
+        assert check_step("l2_step_", *parts, None, bounds, None, (2, 256)) == path
+        assert check_init("l2_init_", parts[0], parts[2], None, bounds, None, (2, 256)) == path
+
+
+@pytest.mark.parametrize("name", INITS)
+def test_no_samples_advance_the_draw_counter(name: str) -> None:
+    x = torch.empty(0, 3, 4, 4)
+    check_init(name, x, x.clone(), None, [0.0, 0.1, 0.0, 1.0], None, (1, 32))
 
 
 def sgd_parameters(shapes: list[tuple[int, ...]], layout: str) -> dict[str, list[Tensor]]:
@@ -190,16 +225,15 @@ def test_sgd_step(
             assert same(one, other), name
 
 
-def test_draw_counter_advances_once_a_launch() -> None:
+@pytest.mark.parametrize("name", INITS)
+def test_draw_counter_advances_once_a_launch(name: str) -> None:
     x = torch.rand(100)
     state = torch.tensor([3, 0])
     for draw in range(3):
         delta = torch.empty(100)
         bounds = given_bounds([0.0, 0.1, 0.0, 1.0])
-        doors().simulate_uniform_init(
-            given(delta), given(x), None, state.data_ptr(), *bounds, 0, 0, whole((draw + 1, 32))
-        )
+        simulated(name)(given(delta), given(x), None, state.data_ptr(), *bounds, 0, 0, whole((draw + 1, 32)))
         rng = ak.PhiloxState(3)
         rng.tensor[1] = draw
-        assert torch.equal(delta, ak.uniform_init(x, 0.1, rng=rng))
+        assert torch.equal(delta, getattr(ak, name[:-1])(x, 0.1, rng=rng))
         assert state.tolist() == [3, draw + 1]

@@ -67,6 +67,29 @@ def test_sign_step_vectors(dtype: torch.dtype, memory_format: torch.memory_forma
         assert len(deltas) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_l2_samples(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    """A block writes its sample, wherever that lies."""
+    x = huge(dtype, memory_format, (2**33 // 768 + 3, 3, 16, 16))
+    tensors = [describe(x, BASE + k * 2**38) for k in range(4)]
+    state = torch.tensor([2**40 + 9, 3])
+    for sample in (2**31 // 768, 2**32 // 768, 2**33 // 768, len(x) - 1):
+        grid = doors().Grid(len(x), 256, sample, sample + 1, dry=True)
+        runs = [doors().simulate_l2_step(*tensors, VALUES, [], 0, 0, grid)]
+        runs += [doors().simulate_l2_init(*tensors[:2], tensors[3], state.data_ptr(), VALUES, [], 0, 0, grid)]
+        for path, reads, writes in runs:
+            strided = memory_format is torch.channels_last
+            assert path == ("strided" if strided else "floats" if dtype == torch.float32 else "mixed")
+            for accesses, bases in ((writes, (0, 3)), (reads, {int(a - BASE) >> 38 for a in reads[:, 0]})):
+                for k in bases:
+                    base = BASE + k * 2**38
+                    mine = accesses[(accesses[:, 0] >= base) & (accesses[:, 0] < base + 2**38)]
+                    touched = np.unique(elements(mine, base, x.element_size()))
+                    assert np.array_equal(touched, np.arange(sample * 768, (sample + 1) * 768))
+            assert writes[:, 1].sum() == 2 * 768 * x.element_size()
+
+
 def test_strided_offsets() -> None:
     delta, x = huge(torch.float32, torch.contiguous_format), huge(torch.float16, torch.channels_last)
     blocks, threads = -(-delta.numel() // 64), 64

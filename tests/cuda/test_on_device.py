@@ -19,6 +19,7 @@ LAYOUTS = ("contiguous", "channels_last", "mixed")
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 EPSILON = tuple(8 / 255 / s for s in STD)
 ALPHA = tuple(2 / 255 / s for s in STD)
+L2 = tuple(tuple(size / s for s in STD) for size in (0.1, 0.5))  # alpha and epsilon
 LOWER = tuple((0 - m) / s for m, s in zip(MEAN, STD, strict=True))
 UPPER = tuple((1 - m) / s for m, s in zip(MEAN, STD, strict=True))
 
@@ -58,16 +59,34 @@ def step(delta: Tensor, grad: Tensor, x: Tensor, out: Tensor, **scalars: object)
     ak.sign_step_(delta, grad, x, ALPHA, EPSILON, LOWER, UPPER, out=out, **scalars)
 
 
-def init(delta: Tensor, x: Tensor, out: Tensor) -> None:
+def l2_step(delta: Tensor, grad: Tensor, x: Tensor, out: Tensor, **scalars: object) -> None:
+    ak.l2_step_(delta, grad, x, *L2, LOWER, UPPER, out=out, **scalars)
+
+
+def start(operation: Callable[..., Tensor], epsilon: tuple[float, ...], delta: Tensor, x: Tensor, out: Tensor) -> None:
     rng = ak.PhiloxState(2**61 + 3, x.device)
     rng.tensor[1] = 2**35 + 1
-    ak.uniform_init_(delta, x, EPSILON, LOWER, UPPER, rng=rng, out=out)
+    operation(delta, x, epsilon, LOWER, UPPER, rng=rng, out=out)
     assert rng.draw == 2**35 + 2
 
 
+def init(delta: Tensor, x: Tensor, out: Tensor) -> None:
+    start(ak.uniform_init_, EPSILON, delta, x, out)
+
+
+def l2_init(delta: Tensor, x: Tensor, out: Tensor) -> None:
+    start(ak.l2_init_, L2[1], delta, x, out)
+
+
+attacks = pytest.mark.parametrize(("step", "init"), [(step, init), (l2_step, l2_init)], ids=["linf", "l2"])
+
+
+@attacks
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtypes", list(itertools.product(DTYPES, DTYPES, DTYPES)), ids=lambda d: "-".join(map(str, d)))
-def test_every_mix_of_dtypes_and_layouts(dtypes: tuple[torch.dtype, ...], layout: str) -> None:
+def test_every_mix_of_dtypes_and_layouts(
+    dtypes: tuple[torch.dtype, ...], layout: str, step: Callable, init: Callable
+) -> None:
     parts = [p.to(t) for p, t in zip(draw((8, 3, 32, 32), 0, 3), dtypes, strict=True)]
     delta, grad, x = (place(part, layout, role) for role, part in enumerate(parts))
     out = place(torch.full_like(x, float("nan"), dtype=dtypes[1]), layout, 2)
@@ -75,9 +94,12 @@ def test_every_mix_of_dtypes_and_layouts(dtypes: tuple[torch.dtype, ...], layout
     on_both(init, {"delta": delta, "x": x, "out": out})
 
 
+@attacks
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(3, 3, 7, 9), (2, 3, 5, 4), (5, 3, 1, 1), (2, 3, 16, 15)])
-def test_misaligned_offsets_and_guard_bands(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_misaligned_offsets_and_guard_bands(
+    shape: tuple[int, ...], dtype: torch.dtype, step: Callable, init: Callable
+) -> None:
     """Every common and every mixed storage offset; nothing outside of the tensors is touched."""
     values = [tensor.to(dtype) for tensor in draw(shape, 1, 3)]
     numel = values[0].numel()
@@ -112,17 +134,20 @@ def test_many_channels() -> None:
         def many(delta: Tensor, grad: Tensor, x: Tensor, bounds: list[tuple[float, ...]] = bounds) -> None:
             ak.sign_step_(delta, grad, x, *bounds)
             ak.uniform_init_(grad, x, bounds[0], rng=ak.PhiloxState(1, x.device))
+            ak.l2_step_(delta, grad, x, *bounds)
+            ak.l2_init_(grad, x, bounds[0], rng=ak.PhiloxState(1, x.device))
 
         for layout in LAYOUTS:
             placed = [place(part, layout, role) for role, part in enumerate(parts)]
             on_both(many, dict(zip(("delta", "grad", "x"), placed, strict=True)))
 
 
-def test_masked_nan_keeps_its_bits() -> None:
+@pytest.mark.parametrize("step", [ak.sign_step_, ak.l2_step_])
+def test_masked_nan_keeps_its_bits(step: Callable) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         payload = torch.full((2, 3, 3, 3), 0x7FC5 if dtype == torch.bfloat16 else 0x7E05, dtype=torch.int16).view(dtype)
         delta, x = payload.cuda(), torch.zeros(2, 3, 3, 3, dtype=dtype, device="cuda")
-        ak.sign_step_(delta, x.clone(), x, 0.1, 0.2, mask=torch.tensor([True, False], device="cuda"))
+        step(delta, x.clone(), x, 0.1, 0.2, mask=torch.tensor([True, False], device="cuda"))
         assert torch.equal(delta[1].view(torch.int16).cpu(), payload[1].view(torch.int16))
 
 
@@ -142,13 +167,26 @@ def test_more_elements_than_int32() -> None:
     assert (delta == 0.125).all()
 
 
-def test_graph_replays_draw_fresh_noise() -> None:
+def test_samples_of_every_size_and_more_than_blocks() -> None:
+    """Lanes that are not all used, whole rounds of them, and a grid that goes round."""
+    for shape in [(3, 1), (3, 1023), (3, 1024), (2, 4100), (40000, 12), (7, 3, 224, 224)]:
+        delta, grad, x = draw(shape, 9, 3)
+
+        def attack(delta: Tensor, grad: Tensor, x: Tensor) -> None:
+            ak.l2_init_(delta, x, 0.5, -2.0, 2.0, rng=ak.PhiloxState(4, x.device))
+            ak.l2_step_(delta, grad, x, 0.25, 0.5, -2.0, 2.0)
+
+        on_both(attack, {"delta": delta, "grad": grad, "x": x})
+
+
+@pytest.mark.parametrize(("step", "start_"), [(step, ak.uniform_init_), (l2_step, ak.l2_init_)], ids=["linf", "l2"])
+def test_graph_replays_draw_fresh_noise(step: Callable, start_: Callable) -> None:
     grad, x = (tensor.cuda() for tensor in draw(CIFAR, 3, 2))
     rngs = [ak.PhiloxState(7, "cuda") for _ in range(2)]
     delta, out = torch.empty_like(x), torch.empty_like(x)
 
     def attack(delta: Tensor, out: Tensor, rng: ak.PhiloxState) -> None:
-        ak.uniform_init_(delta, x, EPSILON, LOWER, UPPER, rng=rng)
+        start_(delta, x, EPSILON, LOWER, UPPER, rng=rng)
         step(delta, grad, x, out)
 
     torch.cuda.synchronize()
@@ -192,32 +230,34 @@ def test_graph_of_an_optimizer_step_reads_its_learning_rate() -> None:
             assert torch.equal(one, other)
 
 
-def test_runs_on_the_current_stream() -> None:
+@pytest.mark.parametrize("step", [ak.sign_step_, ak.l2_step_])
+def test_runs_on_the_current_stream(step: Callable) -> None:
     x, grad = (tensor.cuda() for tensor in draw(CIFAR, 5, 2))
     late = torch.full_like(grad, float("nan"))
     expected, delta = torch.zeros_like(x), torch.zeros_like(x)
-    ak.sign_step_(expected, grad, x, ALPHA, EPSILON, LOWER, UPPER)
+    step(expected, grad, x, ALPHA, EPSILON, LOWER, UPPER)
     stream = torch.cuda.Stream()
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
         torch.cuda._sleep(50_000_000)
         late.copy_(grad)
-        ak.sign_step_(delta, late, x, ALPHA, EPSILON, LOWER, UPPER)
+        step(delta, late, x, ALPHA, EPSILON, LOWER, UPPER)
     assert not stream.query()  # nothing waited for the device
     stream.synchronize()
     assert torch.equal(delta, expected)
 
 
-def test_second_device() -> None:
+@pytest.mark.parametrize("step", [ak.sign_step_, ak.l2_step_])
+def test_second_device(step: Callable) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("one CUDA device")
     x, grad = (tensor.to("cuda:1") for tensor in draw(CIFAR, 6, 2))
     expected, delta = torch.zeros_like(x).cpu(), torch.zeros_like(x)
     with torch.cuda.device(0):
-        ak.sign_step_(delta, grad, x, ALPHA, EPSILON, LOWER, UPPER)
+        step(delta, grad, x, ALPHA, EPSILON, LOWER, UPPER)
         assert torch.cuda.current_device() == 0
     with ak.backend("reference"):
-        ak.sign_step_(expected, grad.cpu(), x.cpu(), ALPHA, EPSILON, LOWER, UPPER)
+        step(expected, grad.cpu(), x.cpu(), ALPHA, EPSILON, LOWER, UPPER)
     assert same(delta, expected)
 
 

@@ -1,9 +1,10 @@
 """Any shape, strides, storage offset, dtype and bound: the kernels' code writes its tensors and nothing else."""
 
+import pytest
 import torch
 from hypothesis import given, settings, strategies
 from hypothesis.strategies import DrawFn
-from test_grids import DTYPES, check_sign_step, check_uniform_init
+from test_grids import DTYPES, INITS, STEPS, check_init, check_step
 from torch import Tensor
 
 
@@ -48,14 +49,16 @@ GRIDS = strategies.tuples(strategies.integers(1, 5), strategies.sampled_from([4,
 
 @settings(max_examples=100, deadline=None)
 @given(arguments(), GRIDS)
-def test_sign_step(given_arguments: tuple, grid: tuple[int, int]) -> None:
+@pytest.mark.parametrize("name", STEPS)
+def test_step(name: str, given_arguments: tuple, grid: tuple[int, int]) -> None:
     delta, grad, x, out, bounds, mask = given_arguments
-    check_sign_step(delta, grad, x, out, bounds, mask, grid)
+    check_step(name, delta, grad, x, out, bounds, mask, grid)
 
 
 @settings(max_examples=100, deadline=None)
 @given(arguments(), GRIDS)
-def test_uniform_init(given_arguments: tuple, grid: tuple[int, int]) -> None:
+@pytest.mark.parametrize("name", INITS)
+def test_init(name: str, given_arguments: tuple, grid: tuple[int, int]) -> None:
     delta, _, x, out, bounds, mask = given_arguments
     index = None if mask is None else torch.arange(len(mask)).flip(0) * 1000
-    check_uniform_init(delta, x, out, bounds, index, grid)
+    check_init(name, delta, x, out, bounds, index, grid)

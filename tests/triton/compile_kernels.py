@@ -18,6 +18,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from advkernels.backends.triton import bounds, geometry
+from advkernels.backends.triton.l2_init import _l2_init_kernel
+from advkernels.backends.triton.l2_step import _l2_step_kernel
 from advkernels.backends.triton.sgd_step import _sgd_step_kernel
 from advkernels.backends.triton.sign_step import _sign_step_kernel
 from advkernels.backends.triton.uniform_init import _uniform_init_kernel
@@ -55,17 +57,30 @@ def image_variants(kernel: Any, absent: dict[str, Any]) -> dict[str, tuple[dict,
             ("grouped", contiguous, width, bounds.SCALAR),
             ("grouped channels", contiguous, width, bounds.VALUES),
             ("grouped channels traced", contiguous, width, bounds.VALUES),
+            ("grouped samples", contiguous, width, bounds.TABLE_SAMPLES),
             ("grouped tables", contiguous, width, bounds.TABLE_BOTH),
             ("channels_last channels", last, 1, bounds.VALUES),
             ("strided", strided, 1, bounds.VALUES),
         ):
             forms = {name: form.value for name in ("ALPHA", "EPSILON", "LOWER", "UPPER") if name in kernel.arg_names}
-            tables = {f"{name.lower()}0": "*fp32" for name in forms} if form is bounds.TABLE_BOTH else {}
+            table = form in (bounds.TABLE_SAMPLES, bounds.TABLE_BOTH)
+            tables = {f"{name.lower()}0": "*fp32" for name in forms} if table else {}
             if "traced" in label:  # torch.compile passes every float as float64
                 tables = dict.fromkeys((name for name in kernel.arg_names if name[-1].isdigit()), "fp64")
             sizes = {"ORDER": order, "WIDTH": size, "ROWS": geometry.PROGRAM // size, "WIDE": False, "CHANNELS": 3}
-            variants[f"{label} {dtype}"] = (element | tables, forms | sizes | ({} if "tables" in label else absent))
+            variants[f"{label} {dtype}"] = (element | tables, forms | sizes | ({} if table else absent))
     return variants
+
+
+def sample_variants(kernel: Any, absent: dict[str, Any]) -> dict[str, tuple[dict, dict]]:
+    """Some of `image_variants`; a program that goes through a sample walks channels last by strides."""
+    chosen = ("grouped fp32", "grouped channels", "grouped samples", "strided")
+    left_out = ("channels traced fp32", "channels fp32")
+    return {
+        name: variant
+        for name, variant in image_variants(kernel, absent).items()
+        if name.startswith(chosen) and not name.endswith(left_out)
+    }
 
 
 def sgd_variants() -> dict[str, tuple[dict, dict]]:
@@ -94,6 +109,7 @@ def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capab
     ptx, code = built.asm["ptx"], disassemble(built.asm["cubin"])
     wide, narrow = r"\.v4\.[bfu]32|\.v2\.[bfu]64|\.v8\.[bfu]32", r"st\.global\.(v2\.)?[bfu](8|16|32)\b"
     tensors, written = traffic(kernel, types, constants)
+    float64 = len(re.findall(r"\b(?:add|sub|mul|div|fma|min|max|setp)\.\S*f64", ptx))
     return {
         "cubin_bytes": len(built.asm["cubin"]),
         "inputs": tensors,
@@ -103,9 +119,11 @@ def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capab
         "narrow_stores": len(re.findall(narrow, ptx)),
         "local_memory": ".local" in ptx or bool(re.search(r"\b(LDL|STL)\b", code)),
         "shared_bytes": built.metadata.shared,
-        # All arithmetic is float32; HFMA2 is how ptxas moves constants.
-        "fused": len(re.findall(r"\bfma\.", ptx)) + len(re.findall(r"\bFFMA2?\b", code)),
-        "float64": len(re.findall(r"\b(?:add|sub|mul|div|fma|min|max|setp)\.\S*f64", ptx)),
+        # HFMA2 is how ptxas moves constants; a division in float64 is made of FFMA and DFMA.
+        "fused": len(re.findall(r"\bfma\.", ptx)) + (0 if float64 else len(re.findall(r"\bFFMA2?\b", code))),
+        "fusible": len(re.findall(r"\bmul\.(?:ftz\.)?f(?:32|64)\b", ptx)),
+        "approximate": len(re.findall(r"\b(?:div|rcp|sqrt|rsqrt)\.(?:approx|full)", ptx)),
+        "float64": float64,
         "flushes_subnormals": ".ftz" in ptx,
     }
 
@@ -114,6 +132,8 @@ def traffic(kernel: Any, types: dict[str, str], constants: dict[str, Any]) -> tu
     """How many tensors a kernel reads and writes."""
     if "PARAM_TYPE" in constants:
         return 3, 2 + (constants["MASTER_TYPE"] is not None)
+    if kernel is _l2_step_kernel:  # grad; grad and delta; grad, delta and x
+        return 6, 1 + (types["out"] != "constexpr")
     out = types.get("out", "constexpr") != "constexpr"
     return (3 if "grad" in kernel.arg_names else 1), 1 + out
 
@@ -143,9 +163,14 @@ def main() -> None:
             _uniform_init_kernel,
             image_variants(_uniform_init_kernel, {"sample_index": None, "out": None}),
         ),
+        "l2_step": (_l2_step_kernel, sample_variants(_l2_step_kernel, image)),
+        "l2_init": (_l2_init_kernel, sample_variants(_l2_init_kernel, {"sample_index": None, "out": None})),
         "sgd_step": (_sgd_step_kernel, sgd_variants()),
     }
-    report = {"control": facts(_fused_kernel, {"x": "*fp32", "y": "*fp32"}, {}, 90)}
+    report = {
+        "control": facts(_fused_kernel, {"x": "*fp32", "y": "*fp32"}, {}, 90),
+        "control 64": facts(_fused_kernel, {"x": "*fp64", "y": "*fp64"}, {}, 90),
+    }
     for capability, (name, (kernel, variants)) in itertools.product(map(int, sys.argv[1:]), kernels.items()):
         for variant, (element, constants) in variants.items():
             # Every variant for one architecture, the others' own code generation on some.

@@ -155,37 +155,112 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize(("with_out", "masked"), [(False, False), (True, True)], ids=["plain", "out-masked"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_sign_step(case: Case, with_out: bool, masked: bool) -> None:
-    shape, dtypes, layouts, bounds, special = case
-    if masked and not shape:
-        pytest.skip("a scalar has no samples")
-    mask = (torch.arange(shape[0] * 2) % 3 > 0)[::2] if masked else None
-    filled = [values(shape, seed, scale, special) for seed, scale in ((1, 0.05), (2, 1.0), (3, 0.5), (4, 1.0))]
+# Samples of several rounds of 1024 elements, the last one of 1021, 1024 or 4; no batch of a thousand samples, each of
+# which is a program.
+SEVERAL_ROUNDS: dict[str, Case] = {
+    f"{shape}-{layout}-{dtype}": (shape, (dtype,) * 4, (layout,) * 4, CHANNELS, False)
+    for shape, layout, dtype in [
+        ((2, 3, 33, 31), "contiguous", F32),
+        ((1, 3, 64, 32), "contiguous", BF16),
+        ((2, 3, 4, 257), "misaligned", F32),
+        ((1, 3, 64, 32), "channels_last", F32),
+        ((2, 3, 33, 31), "channels_last", F16),
+        ((2, 3, 4, 257), "channel_gap", F32),
+    ]
+}
+L2_CASES = {
+    name: case for name, case in (CASES | SEVERAL_ROUNDS).items() if case[0] not in [(PROGRAM - 1,), (PROGRAM,)]
+}
+# A dtype and the next of one shape take turns: without and with the optional arguments.
+IN_TURN = pytest.mark.parametrize(
+    ("case", "optional"), [(case, i % 2 == 1) for i, case in enumerate(L2_CASES.values())], ids=L2_CASES.keys()
+)
+
+
+def steps(
+    name: str, case: Case, filled: list[Tensor], mask: Tensor | None, with_out: bool
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The buffers that a step leaves behind, written by the Triton operator and by the reference."""
+    _, dtypes, layouts, bounds, _ = case
     results = []
     for device in ("cpu", DEVICE):
         placed = [place(*argument, device) for argument in zip(filled, layouts, dtypes, strict=True)]
         delta, grad, x, out = (view for _, view in placed)
-        name = "sign_step_.tensors" if isinstance(bounds[0], Tensor) else "sign_step_.values"
-        run = reference.sign_step_ if not results else operator(name)
+        overload = "tensors" if isinstance(bounds[0], Tensor) else "values"
+        run = operator(f"{name}.{overload}") if results else getattr(reference, name)
         run(delta, grad, x, rows(bounds, device), moved(mask, device), out if with_out else None)
         results.append([buffer for buffer, _ in placed])
-    for got, wanted in zip(results[1], results[0], strict=True):
+    return results[1], results[0]
+
+
+def check_step(name: str, case: Case, with_out: bool, masked: bool) -> None:
+    shape, _, _, _, special = case
+    if masked and not shape:
+        pytest.skip("a scalar has no samples")
+    mask = (torch.arange(shape[0] * 2) % 3 > 0)[::2] if masked else None
+    filled = [values(shape, seed, scale, special) for seed, scale in ((1, 0.05), (2, 1.0), (3, 0.5), (4, 1.0))]
+    for got, wanted in zip(*steps(name, case, filled, mask, with_out), strict=True):
         assert_same(got, wanted)
 
 
-def test_sign_step_of_an_expanded_image() -> None:
+@pytest.mark.parametrize(("with_out", "masked"), [(False, False), (True, True)], ids=["plain", "out-masked"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_sign_step(case: Case, with_out: bool, masked: bool) -> None:
+    check_step("sign_step_", case, with_out, masked)
+
+
+@IN_TURN
+def test_l2_step(case: Case, optional: bool) -> None:
+    check_step("l2_step_", case, optional, optional and bool(case[0]))
+
+
+# bounds alpha, epsilon, lower, upper; a ball that holds every delta, one that holds none, none at all, an ellipsoid
+L2_BOUNDS: dict[str, list[Any]] = {
+    "wide": [[0.5], [1e3], [-9.0], [9.0]],
+    "narrow": [[-0.5], [0.01], [-9.0], [9.0]],
+    "no ball": [[0.5], [0.0], [-9.0], [9.0]],
+    "no step": [[0.0], [0.3], [-9.0], [9.0]],
+    "flat": [[0.5, 0.0, 0.2], [0.3, 1e-30, 0.0], [-9.0], [9.0]],
+    "samples": [table(6, 1), table(6, 1), table(1, 1) - 9, table(1, 1) + 9],
+}
+
+
+def gradients() -> Tensor:
+    """A sample each: plain, zero, tiny, huge, with one NaN, with one infinity."""
+    grad = values((6, 3, 20, 24), 2, 1.0)
+    grad *= torch.tensor([1.0, 0.0, 1e-30, 1e37, 1.0, 1.0]).view(-1, 1, 1, 1)
+    grad[4, 1, 2, 3], grad[5, 2, 3, 4] = float("nan"), -float("inf")
+    return grad
+
+
+@pytest.mark.parametrize("bounds", L2_BOUNDS.values(), ids=L2_BOUNDS.keys())
+def test_l2_step_of_every_kind_of_gradient(bounds: list[Any]) -> None:
+    grad = gradients()
+    case = (tuple(grad.shape), (F32,) * 4, ("contiguous",) * 4, bounds, False)
+    filled = [values(case[0], 1, 0.02), grad, values(case[0], 3, 0.5), torch.zeros(case[0])]
+    for got, wanted in zip(*steps("l2_step_", case, filled, None, True), strict=True):
+        assert_same(got, wanted)
+
+
+def test_l2_step_leaves_the_bits_of_masked_samples() -> None:
+    delta = torch.tensor([[-0.0, 1e-42, float("inf")], [0.1, -0.2, 0.0]]).to(DEVICE)
+    delta.view(torch.int32)[0, 2] = 0x7F812345  # a NaN that arithmetic would change
+    before, grad, x = delta.view(torch.int32).clone(), torch.ones_like(delta), torch.full_like(delta, 0.5)
+    operator("l2_step_.values")(delta, grad, x, pack(PLAIN), torch.tensor([False, True], device=DEVICE), None)
+    assert torch.equal(delta.view(torch.int32)[0], before[0])
+    assert not torch.equal(delta[1], before.view(F32)[1])
+
+
+@pytest.mark.parametrize("name", ["sign_step_", "l2_step_"])
+def test_step_of_an_expanded_image(name: str) -> None:
     delta, grad, x = values(IMAGE, 1, 0.05), values(IMAGE, 2, 1.0), values((1, *IMAGE[1:]), 3, 0.5)
     wanted, got = delta.clone(), delta.to(DEVICE)
-    reference.sign_step_(wanted, grad, x.expand(IMAGE), pack(PLAIN))
-    operator("sign_step_.values")(got, grad.to(DEVICE), x.to(DEVICE).expand(IMAGE), pack(PLAIN), None, None)
+    getattr(reference, name)(wanted, grad, x.expand(IMAGE), pack(PLAIN))
+    operator(f"{name}.values")(got, grad.to(DEVICE), x.to(DEVICE).expand(IMAGE), pack(PLAIN), None, None)
     assert_same(got, wanted)
 
 
-@pytest.mark.parametrize(("with_out", "indexed"), [(False, False), (True, True)], ids=["plain", "out-indexed"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_uniform_init(case: Case, with_out: bool, indexed: bool) -> None:
+def check_init(name: str, case: Case, with_out: bool, indexed: bool) -> None:
     shape, dtypes, layouts, bounds, special = case
     if indexed and not shape:
         pytest.skip("a scalar has no samples")
@@ -199,12 +274,23 @@ def test_uniform_init(case: Case, with_out: bool, indexed: bool) -> None:
         ]
         delta, x, out = (view for _, view in placed)
         state = torch.tensor([2**62 + 2**35 + 3, 2**32 + 7], device=device)
-        name = "uniform_init_.tensors" if isinstance(bounds[0], Tensor) else "uniform_init_.values"
-        run = reference.uniform_init_ if not results else operator(name)
+        overload = "tensors" if isinstance(bounds[0], Tensor) else "values"
+        run = operator(f"{name}.{overload}") if results else getattr(reference, name)
         run(delta, x, state, rows(bounds[1:], device), moved(index, device), out if with_out else None)
         results.append([*(buffer for buffer, _ in placed), state])
     for got, wanted in zip(results[1], results[0], strict=True):
         assert_same(got, wanted)
+
+
+@pytest.mark.parametrize(("with_out", "indexed"), [(False, False), (True, True)], ids=["plain", "out-indexed"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_uniform_init(case: Case, with_out: bool, indexed: bool) -> None:
+    check_init("uniform_init_", case, with_out, indexed)
+
+
+@IN_TURN
+def test_l2_init(case: Case, optional: bool) -> None:
+    check_init("l2_init_", case, optional, optional and bool(case[0]))
 
 
 # dtypes of parameter, gradient, master (None: the parameter is its own), momentum buffer
@@ -274,11 +360,15 @@ def calls() -> dict[str, list[Any]]:
     limits = table(1, 3).to(DEVICE)
     lists, _ = sgd_lists(SGD_DTYPES[1], DEVICE, special=False)
     steps = [torch.tensor(0, device=DEVICE) for _ in SGD_SHAPES]
+    step_values = [delta, grad, x, pack(PLAIN), torch.tensor([True, False], device=DEVICE), out]
+    init_values = [delta, x, state, pack(PLAIN[1:]), torch.tensor([9, 4], device=DEVICE), out]
+    step_tensors = [delta, grad, x, [limits] * 4, None, None]
+    init_tensors = [delta, x, state, [limits] * 3, None, None]
     return {
-        "sign_step_.values": [delta, grad, x, pack(PLAIN), torch.tensor([True, False], device=DEVICE), out],
-        "sign_step_.tensors": [delta, grad, x, [limits] * 4, None, None],
-        "uniform_init_.values": [delta, x, state, pack(PLAIN[1:]), torch.tensor([9, 4], device=DEVICE), out],
-        "uniform_init_.tensors": [delta, x, state, [limits] * 3, None, None],
+        **{f"{name}.values": step_values for name in ("sign_step_", "l2_step_")},
+        **{f"{name}.tensors": step_tensors for name in ("sign_step_", "l2_step_")},
+        **{f"{name}.values": init_values for name in ("uniform_init_", "l2_init_")},
+        **{f"{name}.tensors": init_tensors for name in ("uniform_init_", "l2_init_")},
         "sgd_step_": [*lists, steps, torch.tensor(0.1, device=DEVICE), None, None, *SGD_SETTINGS[1]],
     }
 

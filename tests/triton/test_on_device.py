@@ -45,40 +45,51 @@ def assert_same(got: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(got.cpu(), wanted.cpu(), rtol=0, atol=0)
 
 
-def attack(delta: Tensor, grad: Tensor, x: Tensor, rng: ak.PhiloxState) -> Tensor:
-    delta = ak.uniform_init_(delta, x, EPSILON, rng=rng)
-    return ak.sign_step_(delta, grad, x, 0.03, EPSILON, out=grad)
+ATTACKS = pytest.mark.parametrize(("init", "step"), [("uniform_init_", "sign_step_"), ("l2_init_", "l2_step_")])
 
 
+def attacked(init: str, step: str, grad: Tensor, x: Tensor) -> Tensor:
+    """The perturbation of the reference after a random start, in draw 0 of seed 5, and a step."""
+    delta = torch.empty_like(x, device="cpu")
+    getattr(reference, init)(delta, x.cpu(), torch.tensor([5, 0]), pack([EPSILON, [0.0], [1.0]]))
+    getattr(reference, step)(delta, grad.cpu(), x.cpu(), pack([[0.03], EPSILON, [0.0], [1.0]]))
+    return delta
+
+
+@ATTACKS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_compiled_whole(dtype: torch.dtype, memory_format: torch.memory_format, dynamic: bool) -> None:
+def test_compiled_whole(
+    dtype: torch.dtype, memory_format: torch.memory_format, dynamic: bool, init: str, step: str
+) -> None:
     torch.compiler.reset()
     delta, grad, x = (tensor.contiguous(memory_format=memory_format) for tensor in images(dtype))
     rng = ak.PhiloxState(seed=5, device="cuda")
 
-    def step(delta: Tensor, grad: Tensor, x: Tensor, state: Tensor) -> Tensor:
+    def attack(delta: Tensor, grad: Tensor, x: Tensor, state: Tensor) -> Tensor:
         box = [0.0] * 3 + [1.0] * 3
-        operators().uniform_init_.values(delta, x, state, [*EPSILON, *box], None, None)
-        operators().sign_step_.values(delta, grad, x, [*[0.03] * 3, *EPSILON, *box], None, None)
+        getattr(operators(), init).values(delta, x, state, [*EPSILON, *box], None, None)
+        getattr(operators(), step).values(delta, grad, x, [*[0.03] * 3, *EPSILON, *box], None, None)
         return delta * 2
 
-    doubled = torch.compile(step, fullgraph=True, dynamic=dynamic)(delta, grad, x, rng.tensor)
-    wanted = torch.empty_like(x, device="cpu")
-    reference.uniform_init_(wanted, x.cpu(), torch.tensor([5, 0]), pack([EPSILON, [0.0], [1.0]]))
-    reference.sign_step_(wanted, grad.cpu(), x.cpu(), pack([[0.03], EPSILON, [0.0], [1.0]]))
+    doubled = torch.compile(attack, fullgraph=True, dynamic=dynamic)(delta, grad, x, rng.tensor)
+    wanted = attacked(init, step, grad, x)
     assert_same(delta, wanted)
     assert_same(doubled, wanted * 2)
     assert rng.draw == 1
 
 
-def test_facade_compiled_whole() -> None:
+@ATTACKS
+def test_facade_compiled_whole(init: str, step: str) -> None:
     torch.compiler.reset()
     delta, grad, x = images()
-    wanted, rng = delta.cpu().clone(), ak.PhiloxState(seed=5, device="cuda")
-    reference.uniform_init_(wanted, x.cpu(), torch.tensor([5, 0]), pack([EPSILON, [0.0], [1.0]]))
-    reference.sign_step_(wanted, grad.cpu(), x.cpu(), pack([[0.03], EPSILON, [0.0], [1.0]]))
+    wanted, rng = attacked(init, step, grad, x), ak.PhiloxState(seed=5, device="cuda")
+
+    def attack(delta: Tensor, grad: Tensor, x: Tensor, rng: ak.PhiloxState) -> Tensor:
+        delta = getattr(ak, init)(delta, x, EPSILON, rng=rng)
+        return getattr(ak, step)(delta, grad, x, 0.03, EPSILON, out=grad)
+
     got = torch.compile(attack, fullgraph=True)(delta, grad, x, rng)
     assert_same(got, wanted)
 
@@ -127,17 +138,29 @@ def captured(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:
     return graph
 
 
-def test_every_replay_draws_fresh_noise() -> None:
+@pytest.mark.parametrize("init", ["uniform_init_", "l2_init_"])
+def test_every_replay_draws_fresh_noise(init: str) -> None:
     delta, _, x = images()
     rng = ak.PhiloxState(seed=11, device="cuda")
-    graph = captured(lambda: ak.uniform_init_(delta, x, 0.1, rng=rng))
+    graph = captured(lambda: getattr(ak, init)(delta, x, 0.1, rng=rng))
     first = rng.draw
     for draw in range(first, first + 3):
         graph.replay()
         wanted = torch.empty_like(x, device="cpu")
-        reference.uniform_init_(wanted, x.cpu(), torch.tensor([11, draw]), [0.1, 0.0, 1.0])
+        getattr(reference, init)(wanted, x.cpu(), torch.tensor([11, draw]), [0.1, 0.0, 1.0])
         assert_same(delta, wanted)
     assert rng.draw == first + 3
+
+
+def test_l2_step_replays() -> None:
+    delta, grad, x = images()
+    wanted, before = delta.cpu().clone(), delta.clone()
+    graph = captured(lambda: ak.l2_step_(delta, grad, x, 0.03, EPSILON))
+    delta.copy_(before)
+    for _ in range(3):
+        graph.replay()
+        reference.l2_step_(wanted, grad.cpu(), x.cpu(), pack([[0.03], EPSILON, [0.0], [1.0]]))
+    assert_same(delta, wanted)
 
 
 def test_sgd_step_replays() -> None:
@@ -172,3 +195,16 @@ def test_more_than_two_to_the_31_elements() -> None:
     assert_same(delta.view(-1)[spots], noise.bfloat16())
     operators().sign_step_.values(delta, x.fill_(-1.0), x, pack([[0.5], [0.1, 0.2], [-2.0], [1.0]]), None, None)
     assert_same(delta.view(-1)[spots], -epsilon.bfloat16())
+
+
+def test_l2_step_of_samples_around_two_to_the_31_elements() -> None:
+    """Two bfloat16 samples of 2^30 + 2048 elements: gradients of 1 in four elements of each, of 0 in all others."""
+    plane = 2**30 + 2048
+    if torch.cuda.mem_get_info()[0] < 3.5 * 2 * plane * 2:
+        pytest.skip("needs 15 GB of free device memory")
+    delta, grad, x = (torch.zeros((2, 1, plane), dtype=torch.bfloat16, device="cuda") for _ in range(3))
+    spots = [0, 1023, 2**30, plane - 1]
+    grad[:, :, spots] = 1.0
+    operators().l2_step_.values(delta, grad, x, [0.5, 9.0, -1.0, 1.0], None, None)
+    assert_same(delta[:, 0, spots], torch.full((2, 4), 0.25, dtype=torch.bfloat16))
+    assert delta.count_nonzero() == 8

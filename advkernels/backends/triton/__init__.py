@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from advkernels.backends.triton.l2_init import l2_init_
+from advkernels.backends.triton.l2_step import l2_step_
 from advkernels.backends.triton.launch import INTERPRETED
 from advkernels.backends.triton.sgd_step import sgd_step_
 from advkernels.backends.triton.sign_step import sign_step_
@@ -19,7 +21,9 @@ from advkernels.schemas import SCHEMAS, fake
 _LIBRARY = torch.library.Library("advkernels_triton", "FRAGMENT")
 _LAUNCHERS: dict[str, Any] = {
     "sign_step_": sign_step_,
+    "l2_step_": l2_step_,
     "uniform_init_": uniform_init_,
+    "l2_init_": l2_init_,
     "sgd_step_": sgd_step_,
 }
 

@@ -43,7 +43,12 @@ def _pack(row: Row, x: Tensor) -> tuple[list[float | Tensor], int]:
 
 def per_plane(forms: Sequence[int]) -> bool:
     """Whether one of these forms asks for an element's sample or channel."""
-    return any(form not in (SCALAR.value, TABLE.value) for form in forms)
+    return per_channel(forms) or TABLE_SAMPLES.value in forms
+
+
+def per_channel(forms: Sequence[int]) -> bool:
+    """Whether one of these forms asks for an element's channel."""
+    return any(form in (VALUES.value, TABLE_CHANNELS.value, TABLE_BOTH.value) for form in forms)
 
 
 @triton.jit
@@ -61,7 +66,7 @@ def bound(first, second, third, fourth, sample, channel, CHANNELS: tl.constexpr,
         if FORM == TABLE_CHANNELS:
             index = channel
         if FORM == TABLE_SAMPLES:
-            index = sample
+            index += sample  # which may be one for all
         if FORM == TABLE_BOTH:
             index = sample * CHANNELS + channel
         return tl.load(first + index, inside)

@@ -8,13 +8,23 @@ from advkernels.backends.triton.launch import INTERPRETED
 
 @triton.jit
 def multiply(a, b):
-    """float32 a * b, rounded on its own whatever the compiler may fuse."""
+    """a * b, of two float64 or of float32, rounded on its own whatever the compiler may fuse."""
     if INTERPRETED:
         return a * b
+    elif a.dtype == tl.float64:
+        return tl.inline_asm_elementwise(
+            "mul.rn.f64 $0, $1, $2;", "=d,d,d", [a, b], dtype=tl.float64, is_pure=True, pack=1
+        )
     else:
         return tl.inline_asm_elementwise(
             "mul.rn.f32 $0, $1, $2;", "=f,f,f", [a, b], dtype=tl.float32, is_pure=True, pack=1
         )
+
+
+@triton.jit
+def float64(VALUE: tl.constexpr):
+    """A constant: as a float among float64 arguments it would be rounded to float32."""
+    return tl.full((), VALUE, tl.float64)
 
 
 @triton.jit

@@ -34,16 +34,10 @@ class Geometry:
     "S / width: groups of a plane; 1 where nobody asks"
     wide: bool
     "whether group numbers need 64 bits"
-
-    @property
-    def rows(self) -> int:
-        """Groups of a program."""
-        return PROGRAM // self.width
-
-    @property
-    def grid(self) -> tuple[int]:
-        """One program for every `rows` groups."""
-        return (-(-self.groups // self.rows),)
+    rows: int
+    "groups that a program takes at a time"
+    programs: int
+    "one for every `rows` groups, or one a sample"
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -75,28 +69,73 @@ def geometry(operation: str, tensors: Mapping[str, Tensor | None], per_plane: bo
     per_plane: the kernel asks for an element's sample or channel
     numbered: it asks for an element's number in N, C, H, W order
     """
-    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    given = _checked(operation, tensors)
     x = given["x"]
-    for name, tensor in given.items():
-        checks.dense(operation, name, tensor)
-        checks.like(operation, name, tensor, x)
-    samples = x.shape[0] if x.dim() > 0 else 1
-    channels = int(x.shape[1]) if x.dim() > 1 else 1  # a constant of the kernel
-    plane = x.numel() // (samples * channels)
+    _, channels, plane = _sizes(x)
     order = memory_order(list(given.values()))
     apart = per_plane or (numbered and order == CHANNELS_LAST.value)
-    # Sixteen bytes of each tensor; four elements where dtypes differ, since a program keeps one layout for all.
-    widest = 8 if all(tensor.dtype != torch.float32 for tensor in given.values()) else 4
     grouped = plane if order == CONTIGUOUS.value else 1
-    width = widest if order != STRIDED.value and (grouped if apart else x.numel()) % widest == 0 else 1
+    divides = grouped if apart else x.numel()
+    width = _width(list(given.values()), divides) if order != STRIDED.value else 1
+    groups, rows = x.numel() // width, PROGRAM // width
     return Geometry(
         order=order,
         width=width,
-        groups=x.numel() // width,
+        groups=groups,
         channels=channels,
         places=plane // width if apart or order == STRIDED.value else 1,
         wide=x.numel() >= 2**31,
+        rows=rows,
+        programs=-(-groups // rows),
     )
+
+
+def sample_geometry(operation: str, tensors: Mapping[str, Tensor | None], per_channel: bool, together: int) -> Geometry:
+    """The geometry where a program goes through one sample, `together` elements at a time in C, H, W order.
+
+    per_channel: the kernel asks for an element's channel
+    Returns: `groups` are those of a sample
+    """
+    given = _checked(operation, tensors)
+    samples, channels, plane = _sizes(given["x"])
+    contiguous = memory_order(list(given.values())) == CONTIGUOUS.value
+    features = channels * plane
+    width = _width(list(given.values()), plane if per_channel else features) if contiguous else 1
+    return Geometry(
+        order=(CONTIGUOUS if contiguous else STRIDED).value,
+        width=width,
+        groups=features // width,
+        channels=channels,
+        places=plane // width if per_channel or not contiguous else 1,
+        wide=features >= 2**31,
+        rows=together // width,
+        programs=samples,
+    )
+
+
+def _checked(operation: str, tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Those tensors that are given, all alike."""
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    for name, tensor in given.items():
+        checks.dense(operation, name, tensor)
+        checks.like(operation, name, tensor, given["x"])
+    return given
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int]:
+    """(N, C, S); C is a constant of the kernel."""
+    samples = x.shape[0] if x.dim() > 0 else 1
+    channels = int(x.shape[1]) if x.dim() > 1 else 1
+    return samples, channels, x.numel() // (samples * channels)
+
+
+def _width(tensors: Sequence[Tensor], divides: int) -> int:
+    """Elements that are sixteen bytes of each tensor, or 1 where they do not divide a number.
+
+    Four elements where dtypes differ, since a program keeps one layout for all.
+    """
+    widest = 8 if all(tensor.dtype != torch.float32 for tensor in tensors) else 4
+    return widest if divides % widest == 0 else 1
 
 
 def memory_order(tensors: list[Tensor]) -> int:
@@ -106,13 +145,6 @@ def memory_order(tensors: list[Tensor]) -> int:
     if all(tensor.dim() > 2 and tensor.movedim(1, -1).is_contiguous() for tensor in tensors):
         return CHANNELS_LAST.value
     return STRIDED.value
-
-
-def copy_back(written: Sequence[Tensor | None], walked: Sequence[Tensor | None]) -> None:
-    """What the kernel wrote into copies, into the tensors that were given."""
-    for target, source in zip(written, walked, strict=True):
-        if target is not None and source is not None and source is not target:
-            target.copy_(source)
 
 
 def _strides(tensor: Tensor | None) -> tuple[int, int, int]:
@@ -167,3 +199,15 @@ def offset(element, sample, channel, place, n_stride, c_stride, s_stride, ORDER:
         return sample * n_stride + channel * c_stride + place * s_stride
     else:
         return element
+
+
+@triton.jit
+def sample_groups(
+    n, first, groups, places, ORDER: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Of sample n's groups from `first` on: (ROWS, 1) which there are, elements (ROWS, WIDTH), channels and places."""
+    group = (tl.cast(first, tl.int64) + tl.arange(0, ROWS))[:, None]
+    _, c, s = coordinates(group, places, ORDER, WIDE, CHANNELS)
+    element = (n * groups + group) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    return group < groups, element, c, s

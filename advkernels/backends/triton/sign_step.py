@@ -3,12 +3,11 @@
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import wrap_triton
 
 from advkernels.backends.triton.bounds import bound, pack, per_plane
 from advkernels.backends.triton.elements import load, maximum, minimum, multiply, project, store
-from advkernels.backends.triton.geometry import coordinates, copy_back, geometry, offset, program_groups
-from advkernels.backends.triton.launch import launch, traced
+from advkernels.backends.triton.geometry import coordinates, geometry, offset, program_groups
+from advkernels.backends.triton.images import launch_images
 from advkernels.bounds import Rows
 
 
@@ -97,15 +96,5 @@ def sign_step_(
     values, forms = pack(bounds, 4, x)
     given = {"delta": delta, "grad": grad, "x": x, "out": out}
     shape = geometry("sign_step_", given, mask is not None or per_plane(forms))
-    walked = shape.walkable(list(given.values()))
-    arguments = [
-        *walked,
-        *(mask, 0 if mask is None else mask.stride(0)),
-        *(shape.groups, shape.places),
-        *values,
-        *shape.strides(walked),
-        *forms,
-    ]
-    kernel = wrap_triton(_sign_step_kernel) if traced(x) else _sign_step_kernel
-    launch(kernel, shape.grid, x.device, arguments, shape.constants)
-    copy_back((delta, out), (walked[0], walked[3]))
+    others = (mask, 0 if mask is None else mask.stride(0))
+    launch_images(_sign_step_kernel, shape, list(given.values()), others, values, forms)

@@ -3,19 +3,17 @@
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import wrap_triton
 
 from advkernels.backends.triton.bounds import bound, pack, per_plane
 from advkernels.backends.triton.elements import load, multiply, project, store
 from advkernels.backends.triton.geometry import (
     CHANNELS_LAST,
     coordinates,
-    copy_back,
     geometry,
     offset,
     program_groups,
 )
-from advkernels.backends.triton.launch import launch, traced
+from advkernels.backends.triton.images import launch_images
 from advkernels.backends.triton.philox import random_bits
 from advkernels.bounds import Rows
 
@@ -101,30 +99,9 @@ def uniform_init_(
 ) -> None:
     """One launch, and a second one that advances the draw counter; see `reference.uniform_init_`."""
     if x.numel() > 0:
-        _draw(delta, x, state, bounds, sample_index, out)
+        values, forms = pack(bounds, 3, x)
+        given = {"delta": delta, "x": x, "out": out}
+        shape = geometry("uniform_init_", given, sample_index is not None or per_plane(forms), numbered=True)
+        others = (state, None if sample_index is None else sample_index.contiguous())
+        launch_images(_uniform_init_kernel, shape, list(given.values()), others, values, forms)
     state[1].add_(1)
-
-
-def _draw(
-    delta: Tensor,
-    x: Tensor,
-    state: Tensor,
-    bounds: Rows,
-    sample_index: Tensor | None,
-    out: Tensor | None,
-) -> None:
-    values, forms = pack(bounds, 3, x)
-    given = {"delta": delta, "x": x, "out": out}
-    shape = geometry("uniform_init_", given, sample_index is not None or per_plane(forms), numbered=True)
-    walked = shape.walkable(list(given.values()))
-    arguments = [
-        *walked,
-        *(state, None if sample_index is None else sample_index.contiguous()),
-        *(shape.groups, shape.places),
-        *values,
-        *shape.strides(walked),
-        *forms,
-    ]
-    kernel = wrap_triton(_uniform_init_kernel) if traced(x) else _uniform_init_kernel
-    launch(kernel, shape.grid, x.device, arguments, shape.constants)
-    copy_back((delta, out), (walked[0], walked[2]))

@@ -6,6 +6,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from freefast.errors import UserError
+
 Loss = Callable[..., Tensor]
 LossName = Literal["ce", "dlr"]
 _TINY = 1e-12  # of a difference of logits: where all are equal, DLR is 0
@@ -34,7 +36,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """Difference of logits ratio: `margin` over the distance of the largest logit from the third largest.
 
-    Raises: ValueError where there are fewer than 3 classes.
+    Raises: UserError where there are fewer than 3 classes.
     Source: Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
         parameter-free attacks", equation 6.
     """
@@ -52,7 +54,7 @@ def aimed_dlr(logits: Tensor, labels: Tensor, aims: Tensor) -> Tensor:
     """Targeted DLR: how far the logit of the class aimed for is above the label's, over the distance of the largest
     logit from the mean of the third and the fourth largest.
 
-    Raises: ValueError where there are fewer than 4 classes.
+    Raises: UserError where there are fewer than 4 classes.
     Source: Croce and Hein 2020, equation 7.
     """
     _require_classes("targeted dlr", logits, 4)
@@ -71,4 +73,4 @@ def _logit(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _require_classes(loss: str, logits: Tensor, least: int) -> None:
     if logits.shape[1] < least:
-        raise ValueError(f"loss {loss}: wanted at least {least} classes, got {logits.shape[1]}: ce takes any number")
+        raise UserError(f"loss {loss}: wanted at least {least} classes, got {logits.shape[1]}: ce takes any number")

@@ -15,6 +15,7 @@ from freefast.attacks.gradient import eval_mode
 from freefast.attacks.health import GradientHealth
 from freefast.data import ImageData, Split
 from freefast.data.dataset import check_normalization
+from freefast.errors import UserError
 from freefast.evaluation import sanity
 from freefast.evaluation.engine import Engine, Plan
 from freefast.evaluation.job import Job
@@ -96,8 +97,8 @@ def evaluate(
     partial: start of the names of files that keep what is done, now and then and when interrupted; where they are there
         and of the same model, data and settings, the evaluation goes on from them; removed at the end
 
-    Raises: TypeError where steps is one number; ValueError where steps, restarts or batch_size are below 1 or alpha is
-        negative.
+    Raises: TypeError where steps is one number; UserError, a ValueError, where steps, restarts or batch_size are below
+        1, alpha is negative, or the model does not give a logit for every class.
     Warns: EvaluationWarning, GradientWarning where the result cannot be trusted.
     Source: Madry et al. 2017, section 5; settings and rule of Wong et al. 2020.
     """
@@ -142,12 +143,12 @@ def _check(steps: Sequence[int], restarts: int, alpha: float | None, batch_size:
     if isinstance(steps, int):
         raise TypeError(f"evaluate: steps: wanted several numbers such as (10, 20), got {steps}")
     if min(steps, default=1) < 1:
-        raise ValueError(f"evaluate: steps: wanted at least 1, got {tuple(steps)}")
+        raise UserError(f"evaluate: steps: wanted at least 1, got {tuple(steps)}")
     for name, value in (("restarts", restarts), ("batch_size", batch_size)):
         if value < 1:
-            raise ValueError(f"evaluate: {name}: wanted at least 1, got {value}")
+            raise UserError(f"evaluate: {name}: wanted at least 1, got {value}")
     if alpha is not None and not 0 <= alpha < float("inf"):
-        raise ValueError(f"evaluate: alpha: wanted at least 0, got {alpha}")
+        raise UserError(f"evaluate: alpha: wanted at least 0, got {alpha}")
 
 
 def _clean(job: Job) -> Tensor:

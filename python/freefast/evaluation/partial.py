@@ -72,6 +72,7 @@ class Partial:
     def _save(self) -> None:
         self._saved = time.monotonic()
         if self._path is not None and self.done.any():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
             replace_npz(self._path, {"key": np.array(self._key), **arrays})
 

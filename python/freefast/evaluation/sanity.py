@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from freefast.errors import UserError
 from freefast.evaluation.job import Job
 from freefast.evaluation.verdicts import Verdicts
 from freefast.threat import ThreatModel
@@ -21,7 +22,10 @@ class EvaluationWarning(UserWarning):
 
 
 def check(job: Job) -> None:
-    """Warn of what can be seen before any attack: a ball as large as the box, a model that does not keep still."""
+    """Warn of what can be seen before any attack: a ball as large as the box, a model that does not keep still.
+
+    Raises: UserError where the model does not give a logit for every class.
+    """
     _check_threat(job.threat, job.split.images[0].numel())
     _check_model(job)
 
@@ -59,7 +63,11 @@ def _check_threat(threat: ThreatModel, numbers: int) -> None:
 @torch.no_grad()
 def _check_model(job: Job) -> None:
     x = job.threat.normalize(job.pixels(slice(_SAMPLES)))
+    classes = int(job.split.labels.max()) + 1
     first, second = (job.precision.logits(job.model, x) for _ in range(2))
+    if first.dim() != 2 or len(first) != len(x) or first.shape[1] < classes:
+        wanted = f"logits ({len(x)}, at least {classes}), one for each class"
+        raise UserError(f"evaluate: model: wanted {wanted}, got shape {tuple(first.shape)}")
     if not first.isfinite().all():
         _warn("the model's logits are not finite: a sample with NaN among them counts by the first of them")
     elif _differ(first, second):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from freefast.attacks import NAMED
 from freefast.errors import UserError
 
 Row = Mapping[str, Any]
@@ -121,7 +122,7 @@ def _check_row(path: Path, where: str, row: Any) -> None:
 
 def _check_accuracies(path: Path, prefix: str, row: Row) -> None:
     for key, value in row.items():
-        if key == "natural" or re.fullmatch(r"pgd\d+", key):
+        if key == "natural" or key in NAMED or re.fullmatch(r"pgd\d+", key):
             good = value is None or (_is_number(value) and 0 <= value <= 1)
             _check(good, path, prefix + key, "a fraction in [0, 1] or null", value)
 

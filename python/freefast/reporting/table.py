@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from freefast.attacks import NAMED
 from freefast.reporting.results import Row
 
 MISSING = "\N{EM DASH}"
@@ -28,13 +29,14 @@ class Column(NamedTuple):
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
-    """The report's columns, and one for every other number of PGD steps that a row has."""
+    """The report's columns, and one for every other number of PGD steps and every other attack that a row has."""
     return [
         Column("Method", "method", None),
         Column("Setting", "setting", None),
         *([Column("Precision", "precision", None)] if {_precision(row) for row in rows} - {"fp32"} else []),
         Column("Natural", "natural", 3),
         *(Column(f"PGD-{steps}", f"pgd{steps}", 3) for steps in pgd_steps(rows, REPORT_STEPS)),
+        *(Column(kind.__name__, name, 3) for name, kind in NAMED.items() if any(name in row for row in rows)),
         Column("Epochs", "epochs", 0),
         Column("Train time (min)", "train_minutes", 2),
         Column("Epoch time (s)", "epoch_seconds", 2),

@@ -59,7 +59,7 @@ def train(
         folder.require_settings(config)
     device = setup.pick_device(config.device)
     data = setup.make_data(config)
-    with setup.runtime(config, device):
+    with setup.runtime(config.backend, config.threads, config.seed, device):
         loader = setup.make_loader(config, data)
         updates = config.epochs * len(loader) * config.updates_per_batch
         state = setup.make_state(config, data, updates, device)
@@ -73,8 +73,13 @@ def train(
             folder.create(config, overwrite)
             _save(folder, state, done)
         _epochs(config, state, loader, data, folder, done, progress)
+        scores = evaluate(
+            state.model, data, state.threat,
+            steps=config.eval_steps, restarts=config.restarts, seed=config.seed,
+            precision=state.precision, partial=folder.path / ".evaluation", progress=progress,
+        )  # fmt: skip
         environment = reporting.environment.describe(device)
-        row = results.finish(config, folder, state.model, data, environment, state.precision, progress)
+        row = results.finish(config, folder, scores, data.classes, environment, state.precision)
     return TrainResult(folder=folder.path, model=state.model.eval(), row=row, metrics=folder.read_metrics())
 
 
@@ -92,7 +97,7 @@ def _epochs(
     title = f"{config.method} {config.setting}".strip()
     with track(progress, title, config.epochs * samples, done=done * samples) as advance:
         for epoch in range(done + 1, config.epochs + 1):
-            before = state.updates
+            before = state.updates if state.scaler.is_enabled() else 0
             entry = {"epoch": epoch, **_epoch(state, step, loader, epoch, samples, advance)}
             if state.scaler.is_enabled():
                 entry |= _scaling(state, len(loader) * config.updates_per_batch, state.updates - before)

@@ -1,16 +1,15 @@
 """A run's row, and the files that are made from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.progress import Progress
 from torch import nn
 
 from freefast import reporting
 from freefast.config import TrainConfig
 from freefast.data import ImageData
 from freefast.errors import UserError
-from freefast.evaluation import evaluate
+from freefast.evaluation import Evaluation, files
 from freefast.precision import Precision
 from freefast.training import setup
 from freefast.training.run_folder import RunFolder
@@ -32,26 +31,22 @@ def load_model(folder: RunFolder, config: TrainConfig, data: ImageData, precisio
 def finish(
     config: TrainConfig,
     folder: RunFolder,
-    model: nn.Module,
-    data: ImageData,
+    scores: Evaluation,
+    classes: Sequence[str],
     environment: Mapping[str, Any],
     precision: Precision,
-    progress: Progress | None,
     before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate and write `results.json`, `curves.png` and `report.html`.
+    """Write `results.json`, `curves.png`, `report.html` and the files of the evaluation.
 
     environment: where the run was trained
-    precision: how the model computes while it is evaluated
+    precision: how the model computed while it was evaluated
     before: the run's row until now, whose other PGD accuracies are kept where all else in it is the same
 
     Returns: the row
     """
     metrics = folder.read_metrics()
-    scores = evaluate(
-        model, data, setup.make_threat(config, data),
-        steps=config.eval_steps, restarts=config.restarts, seed=config.seed, precision=precision, progress=progress,
-    )  # fmt: skip
+    files.write(folder.path, scores, classes)
     seconds = [entry["seconds"] for entry in metrics]
     row = {
         "method": config.method,

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from freefast.config import TrainConfig
 from freefast.errors import UserError
+from freefast.evaluation import files
 
 FILES = (
     "config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", "results.json", "curves.png", "report.html",
+    *files.FILES,
 )  # fmt: skip
 
 _MAY_CHANGE = ("out", "device", "workers")

@@ -130,16 +130,16 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def runtime(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """The run's backend, threads and seed, and cuDNN deterministic, while inside.
+def runtime(backend: str, threads: int | None, seed: int, device: torch.device) -> Iterator[None]:
+    """Backend, threads and PyTorch's seed, and cuDNN deterministic, while inside.
 
     Raises: advkernels.BackendUnavailable where the backend cannot run on the device.
     """
     devices = [device] if device.type == "cuda" else []
-    backend = nullcontext() if config.backend == "auto" else ak.backend(config.backend)
-    with backend, torch.random.fork_rng(devices), _process_settings(config.threads):
+    chosen = nullcontext() if backend == "auto" else ak.backend(backend)
+    with chosen, torch.random.fork_rng(devices), _process_settings(threads):
         ak.uniform_init(torch.zeros(1, device=device), 0.0, rng=ak.PhiloxState(device=device))  # raises early
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         yield
 
 

@@ -1,0 +1,42 @@
+"""`freefast report`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from freefast.commands.shared import show
+from freefast.compare import summarize
+from freefast.config import METHODS
+from freefast.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write table, curves and report of finished runs."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folders, or folders of a comparison, which stand for the runs in them."""
+
+    out: Path | None = None
+    """Folder to write to (default: the one given)."""
+
+    def run(self) -> None:
+        """Write the files and print the table."""
+        runs = [run for folder in self.folders for run in _runs_in(folder)]
+        if self.out is None and len(self.folders) != 1:
+            raise UserError("--out: wanted a folder for the report of several runs")
+        out = self.out or self.folders[0]
+        if (out / "config.json").exists() and {out.resolve()} != {folder.resolve() for folder in self.folders}:
+            raise UserError(f"--out: {out} holds a run, wanted another folder")
+        show(summarize(runs, out, sorted(out.glob("examples_*.png"))), out)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    if (folder / "config.json").exists():
+        return [folder]
+    runs = [folder / method for method in METHODS if (folder / method / "config.json").exists()]
+    if not runs:
+        raise UserError(f"{folder} holds no run: config.json is missing")
+    return runs
