@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -72,8 +72,9 @@ def evaluate(
     The attack is the report's: a sample stops moving once it is misclassified, and of several restarts it keeps the one
     with the largest loss, in which it need not be misclassified though it was in another. One run of the most steps
     gives the accuracies of fewer on its way. Samples that are done make room for the next, so that steps are spent on
-    none that is fooled already. A sample's random start depends on the seed, its position in the split and the restart
-    alone, and so does the result, but for rounding.
+    none that is fooled already; steps that would repeat earlier ones are left out, unless the model answers the same
+    image differently. A sample's random start depends on the seed, its position in the split and the restart alone, and
+    so does the result, but for rounding.
 
     dataset: its test split, or a split itself
     steps: numbers of PGD steps, an accuracy each
@@ -105,11 +106,11 @@ def evaluate(
     start = time.perf_counter()
     sanity.check_threat(threat, split.images[0].numel())
     with eval_mode(model), torch.inference_mode(False):
-        sanity.check_model(model, _normalized(split.images[:batch_size], threat, device), precision)
+        steady = sanity.check_model(model, _normalized(split.images[:batch_size], threat, device), precision)
         clean = _clean(model, split, threat, batch_size, device, precision, progress)
         work = Partial(partial, plan, split, model, precision)
         if plan.steps:
-            _attack(model, split, plan, work, batch_size, device, precision, progress)
+            _attack(model, split, replace(plan, skip=steady), work, batch_size, device, precision, progress)
     verdicts = Verdicts(
         index=torch.arange(len(split)), label=split.labels.cpu(), clean=clean,
         steps=plan.steps, adversarial=work.prediction, fooled_step=work.fooled_step,

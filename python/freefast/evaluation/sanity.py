@@ -30,11 +30,12 @@ def check_threat(threat: ThreatModel, pixels: int) -> None:
 
 
 @torch.no_grad()
-def check_model(model: nn.Module, x: Tensor, precision: Precision) -> None:
+def check_model(model: nn.Module, x: Tensor, precision: Precision) -> bool:
     """Warn where a model's answers change from call to call or with the batch around a sample.
 
     model: in eval mode
     x: (N, C, H, W) float32, model units
+    Returns: whether they do not
     """
     x = x[:_SAMPLES]
     first, second = (precision.logits(model, x) for _ in range(2))
@@ -43,9 +44,11 @@ def check_model(model: nn.Module, x: Tensor, precision: Precision) -> None:
             "the model's logits change from call to call, as with dropout left on: "
             "an attack would have to average over calls"
         )
-        return
+        return False
     if len(x) > 1 and _differ(first[:1], precision.logits(model, x[:1])):
         _warn("a sample's logits depend on the batch it is in, as with BatchNorm that normalises by the batch")
+        return False
+    return True
 
 
 def check_steps(pgd: Mapping[int, float], samples: int) -> None:
