@@ -7,8 +7,8 @@
 One process, the contenders in turn, each with the best of some batch sizes. All get the same model in eval mode with
 frozen weights (none computes weight gradients), channels-last images, epsilon, step size epsilon / 4, one random start
 of its own, and count who is right at the end. The model is trained once by Fast and kept in --run; epsilon is the one
-that half of the images withstand. 1 where a goal is missed or accuracies disagree. Digits are so small that a pass costs
-much the same for few images as for many, and leaving out images saves less than elsewhere.
+that half of the images withstand. 1 where a goal is missed or accuracies disagree. Digits are so small that a pass
+costs much the same for few images as for many, and leaving out images saves less than elsewhere.
 
 Peers: `pip install -e ".[bench]"`, best in an environment of its own: torchattacks holds requests at 2.25. One that is
 not there is left out, with its reason.
