@@ -1,6 +1,6 @@
 """Evaluation under PGD-50, and the table PGD-10/20/50, against torchattacks, foolbox and ART.
 
-    python benchmarks/peers/pgd_speed.py                     small_cnn on digits, training images and all
+    python benchmarks/peers/pgd_speed.py                     small_cnn on digits, two minutes
     python benchmarks/peers/pgd_speed.py --data-root DIR     PreActResNet18 on train/ and test/ of class folders
     python benchmarks/peers/pgd_speed.py --help
 
@@ -63,7 +63,7 @@ def main() -> int:
     seconds, robust = measure(case, batches, options.repeats)
     result = {
         "model": config.model, "training": {name: getattr(config, name) for name in TRAINING},
-        "data": config.dataset, "samples": len(case.split), "repeats": options.repeats, "missing": missing,
+        "data": options.data_root.name if options.data_root else config.dataset, "samples": len(case.split), "repeats": options.repeats, "missing": missing,
         "epsilon": case.threat.epsilon, "alpha": case.alpha, "batch_sizes": batches, "versions": versions,
         **judge(seconds, robust, case.split.labels), "goals": GOALS,
     }  # fmt: skip
@@ -79,14 +79,16 @@ def parse() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, help="train/ and test/ of class folders, CIFAR-10's for one")
-    parser.add_argument("--samples", type=int, default=500, help="test images, balanced over the classes")
-    parser.add_argument("--sweep-samples", type=int, default=200, help="of them, for the sweep over epsilon")
+    parser.add_argument("--samples", type=int, help="images, balanced over the classes (500; of digits 1,000)")
+    parser.add_argument("--sweep-samples", type=int, help="of them, for the sweep over epsilon (200; of digits all)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--width", type=int, default=16, help="channels of the model's first stage")
     parser.add_argument("--run", type=Path, help="run folder of the model")
     parser.add_argument("--result", type=Path, help="JSON file; the plot is beside it")
     options = parser.parse_args()
     name = "digits" if options.data_root is None else "images"
+    options.samples = options.samples or (1000 if name == "digits" else 500)
+    options.sweep_samples = options.sweep_samples or (options.samples if name == "digits" else 200)
     options.run = options.run or Path(f"runs/peers-{name}-{options.width}")
     options.result = options.result or RESULTS / f"peers_pgd{'_digits' if name == 'digits' else ''}_cpu.json"
     return options
@@ -233,7 +235,7 @@ def write(options: argparse.Namespace, result: dict[str, Any]) -> None:
     """The result file and its plot."""
     options.result.parent.mkdir(parents=True, exist_ok=True)
     content = {"subject": "peers_pgd", **result, "environment": environment.describe("cpu")}
-    options.result.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    options.result.write_text(json.dumps(content, indent=2) + "\n")
     if "sweep" in result:
         plot(result, options.result.with_suffix(".png"))
     print(f"wrote {options.result}")
