@@ -63,7 +63,8 @@ def main() -> int:
     seconds, robust = measure(case, batches, options.repeats)
     result = {
         "model": config.model, "training": {name: getattr(config, name) for name in TRAINING},
-        "data": options.data_root.name if options.data_root else config.dataset, "samples": len(case.split), "repeats": options.repeats, "missing": missing,
+        "data": options.data_root.name if options.data_root else config.dataset,
+        "samples": len(case.split), "repeats": options.repeats, "missing": missing,
         "epsilon": case.threat.epsilon, "alpha": case.alpha, "batch_sizes": batches, "versions": versions,
         **judge(seconds, robust, case.split.labels), "goals": GOALS,
     }  # fmt: skip
