@@ -18,6 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 REPORT = LOGS / "tests.xml"
 KERNELS = LOGS / "kernels.json"
 PRECISION = LOGS / "precision.json"
+EVALUATION = RESULTS / "gpu_evaluation.json"
 SANITIZED = "guard_bands or many_channels or masked_nan or cuda-native"
 
 
@@ -53,7 +54,8 @@ def steps(images: Path | None) -> list[Step]:
     tests += [f"--junitxml={REPORT}"]
     train = [python, "-m", "freefast", "train", "fast", "--model", model, *dataset, "--device", "cuda"]
     train += ["--epochs", "2", "--out", str(LOGS / "fast")]
-    kernels, precision = (ROOT / "benchmarks" / name for name in ("gpu_kernels.py", "gpu_precision.py"))
+    names = ("gpu_kernels.py", "gpu_precision.py", "gpu_evaluation.py")
+    kernels, precision, evaluation = (ROOT / "benchmarks" / name for name in names)
     on_images = ["--images", str(images)] if images else []
     return [
         Step("device", ["nvidia-smi"]),
@@ -63,6 +65,7 @@ def steps(images: Path | None) -> list[Step]:
         *map(sanitizer, ("memcheck", "racecheck", "initcheck")),
         Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,)),
         Step("precision", [python, str(precision), str(PRECISION), *on_images], (precision,)),
+        Step("evaluation", [python, str(evaluation), str(EVALUATION), *on_images], (evaluation,)),
         Step("train", train, (images / "train", images / "test") if images else ()),
     ]
 

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import advkernels as ak
-from freefast import ThreatModel, data, evaluate, models
+from freefast import EvaluationWarning, ThreatModel, data, evaluate, models
 from freefast.data import Split
-from freefast.evaluation.engine import RESTART
+from freefast.evaluation.engine import RESTART, Engine, Outcome, Plan
+from freefast.precision import FP32
 
 EPSILON, ALPHA, SEED = 0.15, 0.0375, 11
 STEPS = (10, 20, 50)
@@ -141,6 +142,60 @@ def test_a_full_run_makes_every_step(model: nn.Module, split: Split) -> None:
         with torch.no_grad():
             wanted = model(x + delta).argmax(1)
         assert torch.equal(scores.verdicts.adversarial[:, scores.verdicts.steps.index(steps)], wanted)
+
+
+class Counting(nn.Module):
+    """A model that counts the images it sees."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.images = model, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        return self.model(x)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps": (50,)},
+        {"steps": (10, 17, 20, 50)},
+        {"steps": (10, 17, 50), "full": True},
+        {"steps": (10, 50), "restarts": 3},
+        {"steps": (50,), "restarts": 3, "worst_case": True},
+    ],
+)
+def test_steps_that_repeat_are_left_out(model: nn.Module, split: Split, settings: dict) -> None:
+    """The verdicts, classes and steps of all steps at less than two thirds of the work."""
+    few = some(split, 300)
+
+    def attack(skip: bool) -> tuple[Outcome, int]:
+        plan = Plan(threat=ThreatModel(epsilon=EPSILON), alpha=ALPHA, seed=SEED, skip=skip, **settings)
+        counting = Counting(model)
+        numbers = torch.arange(len(few))
+        engine = Engine(counting, few.images, few.labels, numbers, plan, slots=64, precision=FP32)
+        for _ in engine.run():
+            pass
+        return engine.outcome, counting.images
+
+    (wanted, every), (outcome, images) = attack(skip=False), attack(skip=True)
+    assert torch.equal(outcome.prediction[:-1], wanted.prediction[:-1])
+    assert torch.equal(outcome.fooled_step[:-1], wanted.fooled_step[:-1])
+    assert images < every * 2 / 3
+
+
+def test_a_model_that_answers_differently_makes_every_step(model: nn.Module, split: Split) -> None:
+    """Its next round might fool it."""
+
+    class Noisy(Counting):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * (1 + 0.1 * torch.rand(len(x), 1))
+
+    noisy, few = Noisy(model), some(split, 50)
+    with pytest.warns(EvaluationWarning, match="from call to call"):
+        scores = evaluate(noisy, few, ThreatModel(epsilon=0), steps=(50,), alpha=ALPHA)
+    assert noisy.images > 51 * scores.pgd[50] * len(few)
 
 
 def test_l2(model: nn.Module, split: Split) -> None:

@@ -17,6 +17,9 @@ from freefast.threat import ThreatModel
 RESTART = 2**32
 """A sample's restart r has the noise of sample number r * RESTART + its own."""
 
+_MARK_EVERY = 4
+"""Steps from one mark to the next: runs that settle mostly come back after 1, 2 or 4 steps."""
+
 _LOOK_EVERY = 8
 """Iterations on a device before the host asks it what is done: asking stalls it."""
 
@@ -49,6 +52,9 @@ class Plan:
     seed: int = 0
     """Of the random starts."""
 
+    skip: bool = True
+    """Leave out steps that repeat earlier ones; for a model that answers the same image the same each time."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -74,7 +80,8 @@ class Engine:
 
     An iteration is one forward and one backward pass of all slots. Nothing in it waits for the device. A sample's
     noise depends on its number alone; its verdicts do not depend on slots, order or batch size, but for the rounding
-    of convolutions over batches of another size.
+    of convolutions over batches of another size. Most samples that withstand the attack come back to an earlier iterate
+    and go round in a circle from there: whole rounds are left out.
 
     images: (n, C, H, W) uint8, pixels, on the model's device
     labels: (n,) int64
@@ -111,7 +118,8 @@ class Engine:
         self._sample = torch.full((slots,), samples, device=device)
         self._restart, self._step = (torch.zeros(slots, dtype=torch.int64, device=device) for _ in range(2))
         x = torch.zeros(slots, *images.shape[1:], device=device).to(memory_format=torch.channels_last)
-        self._delta, self._adversarial = torch.zeros_like(x), torch.zeros_like(x)
+        self._delta, self._adversarial, self._mark = (torch.zeros_like(x) for _ in range(3))
+        self._mark_step = torch.zeros_like(self._step)
         self._problem = Problem(
             model=model, x=x, labels=torch.zeros(slots, dtype=torch.int64, device=device),
             ball=Ball.of(plan.threat), precision=precision, health=health,
@@ -149,8 +157,21 @@ class Engine:
             again &= (self.outcome.prediction[self._sample] == self._problem.labels.unsqueeze(1)).any(1)
         self._problem.ball.step_(self._delta, gradient, self._problem.x, self._alpha, mask=~over, out=self._adversarial)
         self._step += 1
+        if self._plan.skip:
+            self._leave_out_rounds()
         self._restart += again
         self._enter(leave=over & ~again, begin=over)
+
+    def _leave_out_rounds(self) -> None:
+        """Go on just before the next verdict where the iterate is the marked one: every round is like the last."""
+        back = (self._mark_step > 0) & (self._delta == self._mark).all(3).all(2).all(1)
+        length = (self._step - self._mark_step).clamp(min=1)
+        due = self._counts[torch.searchsorted(self._counts, self._step).clamp(max=len(self._counts) - 1)]
+        rounds = (due - self._step).clamp(min=0) // length
+        self._step += torch.where(back, rounds * length, 0)
+        mark = back | (self._step % _MARK_EVERY == 0)
+        self._mark_step.copy_(torch.where(mark, self._step, self._mark_step))
+        self._mark.copy_(torch.where(mark.view(-1, 1, 1, 1), self._delta, self._mark))
 
     def _record(self, logits: Tensor, fooled: Tensor) -> None:
         """Keep the verdicts that the iterate stands for."""
@@ -180,10 +201,11 @@ class Engine:
         self._done += (leave & (self._sample < samples)).sum()
         self.outcome.done[self._sample] |= leave
         rank = leave.cumsum(0)
-        self._sample = torch.where(leave, (self._next + rank - 1).clamp(max=samples), self._sample)
+        self._sample.copy_(torch.where(leave, (self._next + rank - 1).clamp(max=samples), self._sample))
         self._next += rank[-1]
-        self._restart = torch.where(leave, 0, self._restart)
-        self._step = torch.where(begin, 0, self._step)
+        self._restart.masked_fill_(leave, 0)
+        self._step.masked_fill_(begin, 0)
+        self._mark_step.masked_fill_(begin, 0)
         known = self._sample.clamp(max=samples - 1)  # an idle slot repeats the last sample
         problem.labels.copy_(self._labels[known])
         pixels = self._images[known].to(torch.float32, memory_format=torch.channels_last).div_(255)
@@ -201,8 +223,10 @@ class Engine:
         if left > slots - max(slots // 8, 1):
             return
         live = (self._sample < len(self._images)).nonzero().squeeze(1)
-        self._sample, self._restart, self._step = (t[live] for t in (self._sample, self._restart, self._step))
-        self._delta, self._adversarial = _take(self._delta, live), _take(self._adversarial, live)
+        self._sample, self._restart = self._sample[live], self._restart[live]
+        self._step, self._mark_step = self._step[live], self._mark_step[live]
+        images = (self._delta, self._adversarial, self._mark)
+        self._delta, self._adversarial, self._mark = (_take(image, live) for image in images)
         problem = self._problem
         self._problem = replace(problem, x=_take(problem.x, live), labels=problem.labels[live])
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -80,8 +80,9 @@ def evaluate(
     PGD is the report's: a sample stops moving once it is misclassified, and of several restarts it keeps the one with
     the largest loss, in which it need not be misclassified though it was in another. One run of the most steps gives
     the accuracies of fewer on its way. Samples that are done make room for the next, so that steps are spent on none
-    that is fooled already. A sample's random start depends on the seed, its position in the split and the restart
-    alone, and so does the result, but for rounding.
+    that is fooled already; steps that would repeat earlier ones are left out, unless the model answers the same image
+    differently. A sample's random start depends on the seed, its position in the split and the restart alone, and so
+    does the result, but for rounding.
 
     dataset: its test split, or a split itself
     steps: numbers of PGD steps, an accuracy each
@@ -119,9 +120,9 @@ def evaluate(
     attacks = attacks or {}
     start = time.perf_counter()
     with eval_mode(model), torch.inference_mode(False):
-        sanity.check(job)
+        steady = sanity.check(job)
         clean = _clean(job)
-        pgd = _pgd(job, plan)
+        pgd = _pgd(job, replace(plan, skip=steady))
         others = {name: _attack(job, name, attack, clean) for name, attack in attacks.items()}
     verdicts = Verdicts(
         index=torch.arange(len(split)), label=split.labels.cpu(), clean=clean,

@@ -21,13 +21,14 @@ class EvaluationWarning(UserWarning):
     """An evaluation under attack cannot be trusted as it is."""
 
 
-def check(job: Job) -> None:
+def check(job: Job) -> bool:
     """Warn of what can be seen before any attack: a ball as large as the box, a model that does not keep still.
 
+    Returns: whether the model answers the same image the same each time, in any batch
     Raises: UserError where the model does not give a logit for every class.
     """
     _check_threat(job.threat, job.split.images[0].numel())
-    _check_model(job)
+    return _check_model(job)
 
 
 def check_verdicts(verdicts: Verdicts, black_box: Sequence[str]) -> None:
@@ -61,7 +62,7 @@ def _check_threat(threat: ThreatModel, numbers: int) -> None:
 
 
 @torch.no_grad()
-def _check_model(job: Job) -> None:
+def _check_model(job: Job) -> bool:
     x = job.threat.normalize(job.pixels(slice(_SAMPLES)))
     classes = int(job.split.labels.max()) + 1
     first, second = (job.precision.logits(job.model, x) for _ in range(2))
@@ -72,8 +73,11 @@ def _check_model(job: Job) -> None:
         _warn("the model's logits are not finite: a sample with NaN among them counts by the first of them")
     elif _differ(first, second):
         _warn("the model's logits change from call to call, as with dropout left on: no attack averages over that")
+        return False
     elif len(x) > 1 and _differ(first[:1], job.precision.logits(job.model, x[:1])):
         _warn("a sample's logits depend on the batch it is in, as with BatchNorm that normalises by the batch")
+        return False
+    return True
 
 
 def _differ(one: Tensor, other: Tensor) -> bool:
