@@ -58,6 +58,10 @@ class Precision:
     def of(cls, model: nn.Module) -> "Precision":
         """What a model's weights ask for: half where some are in half precision, else fp32."""
         dtypes = {parameter.dtype for parameter in model.parameters()}
+        if torch.float64 in dtypes:
+            raise UserError(
+                "precision: wanted weights in float32, bfloat16 or float16, got float64: call model.float()"
+            )
         if torch.bfloat16 in dtypes:
             return cls(name="half-bf16")
         return cls(name="half-fp16") if torch.float16 in dtypes else FP32
@@ -81,7 +85,7 @@ class Precision:
         if self.is_half:
             return model(x.to(self.dtype)).float()
         if self.name == "fp32":
-            return model(x)
+            return model(x).float()
         with torch.autocast(x.device.type, self.dtype):
             logits = model(x)
         return logits.float()

@@ -30,6 +30,13 @@ class Narrow(torch.nn.Module):
     def forward(self, x):
         return x.flatten(1)[:, :3]
 
+class Pair(torch.nn.Module):
+    def forward(self, x):
+        return x, x
+
+def wants(something):
+    return something
+
 def make():
     return Pixels()
 
@@ -43,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     name = f"classifiers_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(MODULE)
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the working directory joins it
     return tmp_path
 
 
@@ -107,6 +114,13 @@ def test_the_same_weights_score_the_same(kind: str, run: Path, folder: Path) -> 
         assert scored[name] == trained[name], name
 
 
+def test_a_run_is_not_written_over(run: Path, capsys: pytest.CaptureFixture) -> None:
+    before = (run / "results.json").read_bytes()
+    assert main(["evaluate", str(run), "--norm", "l2", "--out", str(run)]) == 2
+    assert "holds a run, wanted another folder" in capsys.readouterr().err
+    assert (run / "results.json").read_bytes() == before
+
+
 def test_other_images_for_a_run(run: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     before = (run / "results.json").read_bytes()
     assert main(["evaluate", str(run), "--limit-test", "10"]) == 2
@@ -134,7 +148,12 @@ def test_other_images_for_a_run(run: Path, folder: Path, capsys: pytest.CaptureF
         (["text.pt", "--model", "small_cnn"], "text.pt: not a file of weights"),
         (["list.pt", "--model", "small_cnn"], "list.pt: holds no weights"),
         (["text.safetensors", "--model", "small_cnn"], "text.safetensors: not safetensors"),
-        (["MODULE:Narrow"], "logits"),
+        (["MODULE:Narrow"], "model: wanted logits (8, at least 10) of images (8, 1, 8, 8), got shape (8, 3)"),
+        (["MODULE:Pair"], "model: wanted logits"),
+        (["MODULE:wants"], "missing 1 required positional argument"),
+        ([".:x"], ".:x: "),
+        (["MODULE:make", "--seed=-1"], "seed: wanted an int in [0, 2**63), got -1"),
+        (["MODULE:make", "--out", "weights.pt"], "--out: weights.pt is a file, wanted a folder"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -174,10 +193,11 @@ def test_it_goes_on_after_an_interrupt(
         patch.setattr("freefast.evaluation.engine._TELL_EVERY", 0.0)
         assert main(command) == 130
     assert "go on with: the same command" in capsys.readouterr().err
-    assert [path.name for path in (folder / "scores").iterdir()] == [".evaluation.pgd.npz"]
+    (kept,) = (folder / "scores").iterdir()
+    assert kept.name.startswith(".evaluation.pgd.")
     assert main(command) == 0
     assert results.read(folder / "scores").rows[0]["pgd2"] == results.read(run).rows[0]["pgd2"]
-    assert not (folder / "scores" / ".evaluation.pgd.npz").exists()
+    assert not kept.exists()
 
 
 def test_safetensors_of_another_program(folder: Path) -> None:

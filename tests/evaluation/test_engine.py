@@ -26,7 +26,7 @@ def split() -> Split:
 
 
 @pytest.fixture(scope="module")
-def model(split: Split) -> nn.Module:
+def model(split: Split, one_thread_for_all: None) -> nn.Module:
     """A small network after some epochs of FGSM training by Adam: about half of the samples withstand the attack."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -142,6 +142,9 @@ def test_a_full_run_makes_every_step(model: nn.Module, split: Split) -> None:
         with torch.no_grad():
             wanted = model(x + delta).argmax(1)
         assert torch.equal(scores.verdicts.adversarial[:, scores.verdicts.steps.index(steps)], wanted)
+    stopped = evaluate(model, few, ThreatModel(epsilon=EPSILON), steps=(4,), alpha=ALPHA, seed=SEED).verdicts
+    wrong = scores.verdicts.fooled_step >= 0
+    assert torch.equal(scores.verdicts.fooled_step[wrong], stopped.fooled_step[wrong])
 
 
 class Counting(nn.Module):

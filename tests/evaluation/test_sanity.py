@@ -60,7 +60,7 @@ class BatchNormalised(Linear):
 
 class Nan(Linear):
     def answer(self, brightness: Tensor) -> Tensor:
-        return brightness / 0
+        return brightness * torch.nan
 
 
 class Staircase(Linear):
@@ -73,7 +73,7 @@ class Staircase(Linear):
     [
         (Dropout(), "change from call to call"),
         (BatchNormalised(), "depend on the batch"),
-        (Nan(), "logits are not finite"),
+        (Nan(), "logits with NaN for 40 clean images and 40 adversarial ones, which count as wrong"),
         (Staircase(), "100% of the gradients' elements are exactly zero"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",

@@ -73,13 +73,22 @@ class Attack(ABC):
         """All but the model and the random numbers."""
         return {name: value for name, value in vars(self).items() if name not in ("model", "_rng")}
 
-    def __call__(self, images: Tensor, labels: Tensor, *, eps: Tensor | None = None, rng: Rng | None = None) -> Tensor:
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        eps: Tensor | None = None,
+        rng: Rng | None = None,
+        sample_index: Tensor | None = None,
+    ) -> Tensor:
         """Attack a batch.
 
         images: (N, C, H, W) float32, pixel units in [0, 1]
         labels: (N,) int64
         eps: (N,) float, pixel units, a radius for each sample; None takes the attack's
         rng: of this call alone; None goes on with the attack's own
+        sample_index: (N,) int64, numbers that the samples' random numbers hang on; None takes positions in the batch
 
         Returns: adversarial images like images, on the model's device
         """
@@ -100,6 +109,7 @@ class Attack(ABC):
                 precision=self.precision or Precision.of(self.model),
                 loss=targeted_cross_entropy if self.targeted else cross_entropy,
                 targeted=self.targeted,
+                sample_index=None if sample_index is None else sample_index.to(device),
                 health=health,
             )
             adversarial = self._attack(problem, self._state(rng, device))
@@ -139,6 +149,8 @@ class Attack(ABC):
             raise ValueError(
                 f"{self.name}: labels: wanted shape ({len(images)},), one a sample, got {tuple(labels.shape)}"
             )
+        if len(labels) and labels.min() < 0:
+            raise ValueError(f"{self.name}: labels: wanted classes from 0, got {labels.min().item()}")
         if images.numel() and not (images.min() >= 0 and images.max() <= 1):
             low, high = images.min().item(), images.max().item()
             raise ValueError(f"{self.name}: images: wanted pixels in [0, 1], got values from {low} to {high}")
@@ -147,6 +159,8 @@ class Attack(ABC):
             raise ValueError(f"{self.name}: eps: wanted a tensor of shape ({len(images)},), one a sample, got {got}")
         if eps is not None and not (eps >= 0).logical_and(eps < float("inf")).all():
             raise ValueError(f"{self.name}: eps: wanted finite radii of at least 0, got {eps.tolist()}")
+        if eps is not None and self.threat.norm == "linf" and (eps > 1).any():
+            raise ValueError(f"{self.name}: eps: wanted at most 1, in pixel units, got {eps.tolist()}")
 
 
 def make_state(rng: Rng, device: torch.device) -> ak.PhiloxState:

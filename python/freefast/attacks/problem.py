@@ -92,4 +92,9 @@ class Problem:
 
     def reached(self, logits: Tensor) -> Tensor:
         """(N,) bool: fooled, or where targeted taken for the class to reach."""
-        return (logits.argmax(1) == self.labels) == self.targeted
+        return (classify(logits) == self.labels) == self.targeted
+
+
+def classify(logits: Tensor) -> Tensor:
+    """(N,) int64: the class of the largest logit; -1, which is no class and so wrong, where one is NaN."""
+    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))

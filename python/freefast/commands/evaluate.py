@@ -113,6 +113,10 @@ class Evaluate:
         folder = RunFolder(path if path.is_dir() else path.parent)
         config = folder.read_config() if path.is_dir() or self._is_of_a_run(path) else None
         own = path.is_dir() and self.out is None
+        if self.out is not None and (self.out / "config.json").exists():
+            raise UserError(f"--out: {self.out} holds a run, wanted another folder")
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise UserError(f"--out: {self.out} is a file, wanted a folder")
         if own:
             self._require_own()
             folder.read_metrics()  # what cannot be read is refused before the work
@@ -126,7 +130,7 @@ class Evaluate:
             model, precision = self._prepared(subject, device)
             threat = self._threat(subject)
             others: dict[str, Attack] = {name: self._attack(name, model, threat, precision) for name in self.attacks}
-            with hint("the same command", partial.with_name(f"{partial.name}.pgd.npz")):
+            with hint("the same command", out, f"{partial.name}.*.npz"):
                 scores = evaluate(
                     model, subject.data, threat, steps=subject.steps, restarts=subject.restarts, alpha=self.alpha,
                     worst_case=self.worst_case, full=self.full, attacks=others, batch_size=self.batch_size,

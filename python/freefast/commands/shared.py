@@ -35,12 +35,15 @@ def changes(option: str, given: Kind, natural: Kind, allowed: Sequence[str]) -> 
 
 
 @contextmanager
-def hint(command: str, needs: Path) -> Iterator[None]:
-    """Let an interrupt say how to go on, where there is something to go on with."""
+def hint(command: str, folder: Path, needs: str = ".") -> Iterator[None]:
+    """Let an interrupt say how to go on, where there is something to go on with.
+
+    needs: pattern of a file that must be in the folder
+    """
     try:
         yield
     except KeyboardInterrupt:
-        if not needs.exists():
+        if not any(folder.glob(needs)):
             raise
         raise KeyboardInterrupt(f"- go on with: {command}") from None
 

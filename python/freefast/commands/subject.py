@@ -102,16 +102,15 @@ def of_function(name: str, images: ImageData) -> Subject:
     Raises: UserError where there is none.
     """
     module_name, _, attribute = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         found = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+        model = found if isinstance(found, nn.Module) or not callable(found) else found()
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{name}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    model = found if isinstance(found, nn.Module) or not callable(found) else found()
     if not isinstance(model, nn.Module):
         raise UserError(f"{name}: wanted a torch.nn.Module, or a function that returns one, got {type(model).__name__}")
     return _of_model(model, images, name, type(model).__name__, normalized=False)
@@ -148,8 +147,7 @@ def _unpickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle may raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: not a file of weights: {reason}") from error
+        raise UserError(f"{path}: not a file of weights that torch.load reads with weights_only=True") from error
 
 
 def _loaded(model: nn.Module, weights: Mapping[str, Tensor], refusal: str) -> nn.Module:
@@ -167,5 +165,5 @@ def _of_model(model: nn.Module, images: ImageData, name: str, kind: str, normali
         normalized=normalized,
         precision=Precision.of(model),
         epsilon=0.2 if images.name == "digits" else 8 / 255,
-        row={"method": name, "model": kind, "dataset": images.name},
+        row={"method": name, "model": kind, "dataset": images.name, "precision": Precision.of(model).name},
     )

@@ -27,7 +27,7 @@ class Train(TrainConfig):
         given = TrainConfig(**fields_of(TrainConfig, self))
         config = given if self.resume is None else self._resumed(given, self.resume)
         go_on = f"freefast train {config.method} --resume {config.out}"
-        with hint(go_on, config.out / "checkpoint.pt"), bars() as progress:
+        with hint(go_on, config.out, "checkpoint.pt"), bars() as progress:
             result = train(config, resume=self.resume is not None, overwrite=self.overwrite, progress=progress)
         show([result.row], result.folder)
 

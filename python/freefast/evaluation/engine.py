@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import advkernels as ak
 from freefast.attacks.ball import Ball
 from freefast.attacks.health import GradientHealth
-from freefast.attacks.problem import Problem
+from freefast.attacks.problem import Problem, classify
 from freefast.precision import Precision
 from freefast.threat import ThreatModel
 
@@ -64,7 +64,7 @@ class Outcome:
     """(n, K) int64: the class at the iterate that counts."""
 
     fooled_step: Tensor
-    """(n,) int64: steps that it took to be wrong under the most steps, 0 at the random start; -1 where it is right."""
+    """(n,) int64: step at which it was first wrong, of the most steps, 0 the random start; -1 where it is right."""
 
     done: Tensor
     """(n,) bool: whether the sample has left."""
@@ -119,7 +119,7 @@ class Engine:
         self._restart, self._step = (torch.zeros(slots, dtype=torch.int64, device=device) for _ in range(2))
         x = torch.zeros(slots, *images.shape[1:], device=device).to(memory_format=torch.channels_last)
         self._delta, self._adversarial, self._mark = (torch.zeros_like(x) for _ in range(3))
-        self._mark_step = torch.zeros_like(self._step)
+        self._mark_step, self._first = torch.zeros_like(self._step), torch.full_like(self._step, -1)
         self._problem = Problem(
             model=model, x=x, labels=torch.zeros(slots, dtype=torch.int64, device=device),
             ball=Ball.of(plan.threat), precision=precision, health=health,
@@ -175,12 +175,12 @@ class Engine:
 
     def _record(self, logits: Tensor, fooled: Tensor) -> None:
         """Keep the verdicts that the iterate stands for."""
-        prediction, step, sample = logits.argmax(1).unsqueeze(1), self._step.unsqueeze(1), self._sample
+        prediction, step, sample = classify(logits).unsqueeze(1), self._step.unsqueeze(1), self._sample
         counts = step == self._counts  # (slots, K)
         if not self._plan.full:
             counts |= fooled.unsqueeze(1) & (step <= self._counts)
         if self._plan.restarts > 1:
-            loss = self._problem.losses(logits).unsqueeze(1)
+            loss = self._problem.losses(logits).nan_to_num(torch.inf).unsqueeze(1)  # NaN is wrong
             best = self._best[sample]
             if self._plan.worst_case:
                 loss = fooled.unsqueeze(1).to(loss.dtype)
@@ -190,7 +190,8 @@ class Engine:
             self._best[sample] = torch.where(counts, loss, best)
         outcome = self.outcome
         outcome.prediction[sample] = torch.where(counts, prediction, outcome.prediction[sample])
-        first = torch.where(fooled, self._step, -1)
+        self._first.copy_(torch.where(fooled & (self._first < 0), self._step, self._first))
+        first = torch.where(fooled, self._first, -1)
         outcome.fooled_step[sample] = torch.where(counts[:, -1], first, outcome.fooled_step[sample])
 
     def _enter(self, leave: Tensor, begin: Tensor) -> None:
@@ -206,6 +207,7 @@ class Engine:
         self._restart.masked_fill_(leave, 0)
         self._step.masked_fill_(begin, 0)
         self._mark_step.masked_fill_(begin, 0)
+        self._first.masked_fill_(begin, -1)
         known = self._sample.clamp(max=samples - 1)  # an idle slot repeats the last sample
         problem.labels.copy_(self._labels[known])
         pixels = self._images[known].to(torch.float32, memory_format=torch.channels_last).div_(255)
@@ -224,7 +226,7 @@ class Engine:
             return
         live = (self._sample < len(self._images)).nonzero().squeeze(1)
         self._sample, self._restart = self._sample[live], self._restart[live]
-        self._step, self._mark_step = self._step[live], self._mark_step[live]
+        self._step, self._mark_step, self._first = (t[live] for t in (self._step, self._mark_step, self._first))
         images = (self._delta, self._adversarial, self._mark)
         self._delta, self._adversarial, self._mark = (_take(image, live) for image in images)
         problem = self._problem

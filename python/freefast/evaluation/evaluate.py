@@ -90,8 +90,7 @@ def evaluate(
     alpha: step size of PGD, pixel units; None takes epsilon / 4, 2/255 for 8/255
     worst_case: fooled by any restart is fooled, as other libraries count
     full: make every step, also after a sample is fooled: the verdict is on the last image of the run
-    attacks: others to run, by name, on the samples that are right without one; in batches by position, each with random
-        numbers of its own, so that they do not depend on what was done before
+    attacks: others to run, by name, on the samples that are right without one, with the same ball and normalisation
     batch_size: samples at a time
     device: where the model is; None asks the model, and the data where it has no parameters
     precision: how the model computes; None asks its weights
@@ -99,11 +98,15 @@ def evaluate(
         and of the same model, data and settings, the evaluation goes on from them; removed at the end
 
     Raises: TypeError where steps is one number; UserError, a ValueError, where steps, restarts or batch_size are below
-        1, alpha is negative, or the model does not give a logit for every class.
+        1, alpha is negative, the model does not give a logit for every class, or an attack's name, ball or aim does not
+        fit.
     Warns: EvaluationWarning, GradientWarning where the result cannot be trusted.
     Source: Madry et al. 2017, section 5; settings and rule of Wong et al. 2020.
     """
-    _check(steps, restarts, alpha, batch_size)
+    _check(steps, restarts, alpha, batch_size, seed)
+    attacks = attacks or {}
+    for name, attack in attacks.items():
+        _check_attack(name, attack, threat)
     split = dataset.test if isinstance(dataset, ImageData) else dataset
     if len(threat.mean) > 1:  # one number is for all channels
         check_normalization(threat.mean, threat.std, split.images.shape[1])
@@ -117,12 +120,11 @@ def evaluate(
         threat=threat, alpha=threat.epsilon / 4 if alpha is None else alpha, steps=tuple(sorted(set(steps))),
         restarts=restarts, worst_case=worst_case, full=full, seed=seed,
     )  # fmt: skip
-    attacks = attacks or {}
     start = time.perf_counter()
     with eval_mode(model), torch.inference_mode(False):
         steady = sanity.check(job)
         clean = _clean(job)
-        pgd = _pgd(job, replace(plan, skip=steady))
+        pgd = _pgd(job, replace(plan, skip=steady), clean)
         others = {name: _attack(job, name, attack, clean) for name, attack in attacks.items()}
     verdicts = Verdicts(
         index=torch.arange(len(split)), label=split.labels.cpu(), clean=clean,
@@ -140,16 +142,36 @@ def evaluate(
     )  # fmt: skip
 
 
-def _check(steps: Sequence[int], restarts: int, alpha: float | None, batch_size: int) -> None:
+def _check(steps: Sequence[int], restarts: int, alpha: float | None, batch_size: int, seed: int) -> None:
     if isinstance(steps, int):
         raise TypeError(f"evaluate: steps: wanted several numbers such as (10, 20), got {steps}")
     if min(steps, default=1) < 1:
         raise UserError(f"evaluate: steps: wanted at least 1, got {tuple(steps)}")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"evaluate: seed: wanted an int in [0, 2**63), got {seed}")
     for name, value in (("restarts", restarts), ("batch_size", batch_size)):
         if value < 1:
             raise UserError(f"evaluate: {name}: wanted at least 1, got {value}")
     if alpha is not None and not 0 <= alpha < float("inf"):
         raise UserError(f"evaluate: alpha: wanted at least 0, got {alpha}")
+
+
+def _check_attack(name: str, attack: Attack, threat: ThreatModel) -> None:
+    """Raises: UserError where an attack's accuracy could not stand beside PGD's in a table."""
+    if not name.isidentifier() or name in ("natural", "samples") or name.startswith("pgd"):
+        raise UserError(f"evaluate: attacks: wanted a name as of a variable, not PGD's or natural, got {name!r}")
+    if attack.targeted:
+        raise UserError(f"evaluate: attacks: {name}: wanted an untargeted attack, got a targeted one")
+    channels = max(len(threat.mean), len(attack.threat.mean))
+    wanted, got = (_bounds(given, channels) for given in (threat, attack.threat))
+    if wanted != got:
+        raise UserError(f"evaluate: attacks: {name}: wanted the ball of {threat}, got {attack.threat}")
+
+
+def _bounds(threat: ThreatModel, channels: int) -> tuple[object, ...]:
+    """Norm, ball and box for so many channels."""
+    rows = (threat.model_epsilon, threat.lower, threat.upper)
+    return threat.norm, *(row * (channels // len(row)) for row in rows)
 
 
 def _clean(job: Job) -> Tensor:
@@ -162,9 +184,9 @@ def _clean(job: Job) -> Tensor:
     return torch.cat(predictions)
 
 
-def _pgd(job: Job, plan: Plan) -> Partial:
-    work = job.work("pgd", repr(plan), len(plan.steps))
-    if not plan.steps:
+def _pgd(job: Job, plan: Plan, clean: Tensor) -> Partial:
+    work = job.work("pgd", repr(plan), len(plan.steps), clean)
+    if not plan.steps or work.done.all():
         return work
     name = f"PGD-{plan.steps[-1]}"
     health = GradientHealth(job.device)
@@ -184,10 +206,10 @@ def _pgd(job: Job, plan: Plan) -> Partial:
 
 def _attack(job: Job, name: str, attack: Attack, clean: Tensor) -> Partial:
     """One attack's work; samples that are wrong without it keep their clean prediction."""
-    work = job.work(name, f"{attack.name} {attack.settings} {job.batch_size}", 1)
+    work = job.work(name, f"{attack.name} {attack.settings}", 1, clean)
     right = clean == job.split.labels.cpu()
     with job.bar(name, work) as bar:
-        for number, batch in enumerate(job.batches()):
+        for batch in job.batches():
             rows = torch.arange(len(job.split))[batch]
             if work.done[rows].all():
                 continue
@@ -195,7 +217,8 @@ def _attack(job: Job, name: str, attack: Attack, clean: Tensor) -> Partial:
             tried = rows[right[rows]]
             if len(tried):
                 labels = job.split.labels[tried].to(job.device)
-                adversarial = attack(job.pixels(tried), labels, rng=job.seed * 2**20 % 2**62 + number)
+                numbers = tried.to(job.device)
+                adversarial = attack(job.pixels(tried), labels, rng=job.seed, sample_index=numbers)
                 prediction[right[rows]] = job.predict(adversarial)
             work.take(rows, prediction.unsqueeze(1))
             bar.tell()

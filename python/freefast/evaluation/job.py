@@ -9,6 +9,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from freefast.attacks.problem import classify
 from freefast.data import Split
 from freefast.evaluation.partial import Partial, digest
 from freefast.evaluation.verdicts import interval
@@ -43,19 +44,20 @@ class Job:
 
     @torch.no_grad()
     def predict(self, pixels: Tensor) -> Tensor:
-        """(n,) int64: predictions for images in [0, 1], on the CPU."""
-        return self.precision.logits(self.model, self.threat.normalize(pixels)).argmax(1).cpu()
+        """(n,) int64: predictions for images in [0, 1], -1 where logits are NaN, on the CPU."""
+        return classify(self.precision.logits(self.model, self.threat.normalize(pixels))).cpu()
 
-    def work(self, name: str, settings: str, columns: int) -> Partial:
+    def work(self, name: str, settings: str, columns: int, clean: Tensor) -> Partial:
         """What is known of an attack already.
 
         name: in the file's name
         settings: all that the verdicts depend on beside model and data
+        clean: (N,) int64, predictions without an attack: a model whose code has changed has others
         """
         if self.partial is None:
             return Partial(None, "", len(self.split), columns)
-        key = digest(f"{name} {settings} {self.precision} {self.seed}", self.split, self.model)
-        path = self.partial.with_name(f"{self.partial.name}.{name}.npz")
+        key = digest(f"{name} {settings} {self.precision} {self.seed}", self.split, self.model, clean)
+        path = self.partial.with_name(f"{self.partial.name}.{name}.{key[:8]}.npz")
         return Partial(path, key, len(self.split), columns)
 
     @contextmanager
@@ -75,11 +77,14 @@ class Bar:
         self._shown = 0
 
     def tell(self) -> None:
-        """Show what is done, the accuracy and its confidence interval."""
+        """Show what is done, the accuracy and its confidence interval.
+
+        They are of the first samples that are all done: who is done is mostly fooled, while others still withstand.
+        """
         work = self._work
-        samples = int(work.done.sum())
-        right = int((work.prediction[:, -1] == self._labels).logical_and(work.done).sum())
+        done, samples = int(work.done.sum()), int(work.done.long().cumprod(0).sum())
+        right = int((work.prediction[:samples, -1] == self._labels[:samples]).sum())
         low, high = interval(right, samples)
-        text = f"{self._name}: {right / max(samples, 1):.1%} robust ({low:.1%} to {high:.1%})"
-        self._advance(samples - self._shown, text)
-        self._shown = samples
+        known = f": {right / samples:.1%} robust ({low:.1%} to {high:.1%})" if samples else ""
+        self._advance(done - self._shown, f"{self._name}{known}")
+        self._shown = done

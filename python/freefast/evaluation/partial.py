@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from freefast.data import Split
+from freefast.errors import UserError
 from freefast.evaluation.verdicts import read_npz, replace_npz
+from freefast.evaluation.warning import warn
 
 _SAVE_EVERY = 30.0  # seconds
 _ARRAYS = ("done", "prediction", "fooled_step")
@@ -21,7 +23,7 @@ class Partial:
     """What an attack is known to do to every sample so far.
 
     path: the file, or None to keep nothing
-    key: says what the verdicts depend on; a file of another key is left alone until it is replaced
+    key: says what the verdicts depend on; a file of another key is not taken
     samples: N
     columns: K, predictions a sample
     """
@@ -57,12 +59,11 @@ class Partial:
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Save where what is inside is interrupted or fails."""
+        """Save at the end of what is inside, and where it is interrupted or fails."""
         try:
             yield
-        except BaseException:
+        finally:
             self._save()
-            raise
 
     def remove(self) -> None:
         """Nothing is left to go on with."""
@@ -77,17 +78,23 @@ class Partial:
             replace_npz(self._path, {"key": np.array(self._key), **arrays})
 
     def _load(self, path: Path) -> None:
-        arrays = read_npz(path, ("key", *_ARRAYS))
+        try:
+            arrays = read_npz(path, ("key", *_ARRAYS))
+        except UserError as error:
+            warn(f"{error}; the evaluation begins anew")
+            return
         if str(arrays["key"]) == self._key:
             for name in _ARRAYS:
                 getattr(self, name).copy_(torch.from_numpy(arrays[name]))
 
 
-def digest(settings: str, split: Split, model: nn.Module) -> str:
-    """A key of settings, images, labels, weights and statistics."""
-    result = hashlib.sha256(f"{settings} {type(model)}".encode())
+def digest(settings: str, split: Split, model: nn.Module, clean: Tensor) -> str:
+    """A key of settings, images, labels, weights, statistics and predictions without an attack."""
     state = model.state_dict()
-    for tensor in (split.images, split.labels, *(state[name] for name in sorted(state))):
+    tensors = [split.images, split.labels, clean, *(state[name] for name in sorted(state))]
+    result = hashlib.sha256(f"{settings} {model!r}".encode())
+    for tensor in tensors:
         if isinstance(tensor, Tensor):
+            result.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             result.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return result.hexdigest()

@@ -1,7 +1,6 @@
 """Signs that an evaluation cannot be trusted."""
 
 import itertools
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -10,15 +9,12 @@ from torch import Tensor
 from freefast.errors import UserError
 from freefast.evaluation.job import Job
 from freefast.evaluation.verdicts import Verdicts
+from freefast.evaluation.warning import warn
 from freefast.threat import ThreatModel
 
 _SAMPLES = 8
 _TOLERANCE = 1e-2
 """Of logits, relative to the largest: kernels of other batch sizes round otherwise, in half precision by so much."""
-
-
-class EvaluationWarning(UserWarning):
-    """An evaluation under attack cannot be trusted as it is."""
 
 
 def check(job: Job) -> bool:
@@ -41,16 +37,19 @@ def check_verdicts(verdicts: Verdicts, black_box: Sequence[str]) -> None:
         right = [int(verdicts.robust(count).sum()) for count in (fewer, more)]
         if right[1] - right[0] > 1:
             shares = f"PGD-{more} leaves {right[1] / samples:.2%} right, PGD-{fewer} {right[0] / samples:.2%}"
-            _warn(f"{shares}: more steps should fool no fewer")
-    if not verdicts.steps:
-        return
-    white = verdicts.robust(verdicts.steps[-1])
-    for name in black_box:
-        gained, lost = (int(mask.sum()) for mask in (white & ~verdicts.robust(name), ~white & verdicts.robust(name)))
+            warn(f"{shares}: more steps should fool no fewer")
+    unknown = int((verdicts.clean < 0).sum()), int((verdicts.adversarial < 0).any(1).sum())
+    if any(unknown):
+        warn(f"logits with NaN for {unknown[0]} clean images and {unknown[1]} adversarial ones, which count as wrong")
+    others = [verdicts.robust(name) for name in verdicts.attacks if name not in black_box]
+    white = [verdicts.robust(count) for count in verdicts.steps[-1:]] + others
+    for name in black_box if white else ():
+        withstood, robust = torch.stack(white).all(0), verdicts.robust(name)
+        gained, lost = int((withstood & ~robust).sum()), int((~withstood & robust).sum())
         if gained > lost + 1:
-            _warn(
-                f"{name} fools {gained} samples that PGD-{verdicts.steps[-1]} does not, and misses {lost} that it "
-                "does: without gradients it should be the weaker; the model may hide its gradients"
+            warn(
+                f"{name} fools {gained} samples that no attack with gradients does, and misses {lost} that one does: "
+                "without gradients it should be the weaker; the model may hide its gradients"
             )
 
 
@@ -58,31 +57,35 @@ def _check_threat(threat: ThreatModel, numbers: int) -> None:
     """numbers: that an image has."""
     middle = 0.5 * (numbers**0.5 if threat.norm == "l2" else 1)
     if threat.epsilon >= middle:
-        _warn(f"epsilon {threat.epsilon:g} in {threat.norm}: any image can be made grey, no classifier withstands that")
+        warn(f"epsilon {threat.epsilon:g} in {threat.norm}: any image can be made grey, no classifier withstands that")
 
 
 @torch.no_grad()
 def _check_model(job: Job) -> bool:
     x = job.threat.normalize(job.pixels(slice(_SAMPLES)))
-    classes = int(job.split.labels.max()) + 1
-    first, second = (job.precision.logits(job.model, x) for _ in range(2))
-    if first.dim() != 2 or len(first) != len(x) or first.shape[1] < classes:
-        wanted = f"logits ({len(x)}, at least {classes}), one for each class"
-        raise UserError(f"evaluate: model: wanted {wanted}, got shape {tuple(first.shape)}")
-    if not first.isfinite().all():
-        _warn("the model's logits are not finite: a sample with NaN among them counts by the first of them")
-    elif _differ(first, second):
-        _warn("the model's logits change from call to call, as with dropout left on: no attack averages over that")
+    first, second = (_logits(job, x) for _ in range(2))
+    if _differ(first, second):
+        warn("the model's logits change from call to call, as with dropout left on: no attack averages over that")
         return False
     elif len(x) > 1 and _differ(first[:1], job.precision.logits(job.model, x[:1])):
-        _warn("a sample's logits depend on the batch it is in, as with BatchNorm that normalises by the batch")
+        warn("a sample's logits depend on the batch it is in, as with BatchNorm that normalises by the batch")
         return False
     return True
 
 
+def _logits(job: Job, x: Tensor) -> Tensor:
+    """Raises: UserError where the model does not take such images, or does not give a logit for every class."""
+    classes = int(job.split.labels.max()) + 1
+    wanted = f"logits ({len(x)}, at least {classes}) of images {tuple(x.shape)}"
+    try:
+        logits = job.precision.logits(job.model, x)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"evaluate: model: wanted {wanted}, got {type(error).__name__}: {reason}") from error
+    if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < classes:
+        raise UserError(f"evaluate: model: wanted {wanted}, got shape {tuple(logits.shape)}")
+    return logits
+
+
 def _differ(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() > _TOLERANCE * one.abs().max())
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, EvaluationWarning, stacklevel=4)

@@ -40,7 +40,7 @@ class Verdicts:
     """(n, K) int64, prediction under PGD of so many steps."""
 
     fooled_step: Tensor
-    """(n,) int64, steps that it took to be wrong under the most steps, 0 at the random start; -1 where it is right."""
+    """(n,) int64, step at which it was first wrong, of the most steps, 0 the random start; -1 where it is right."""
 
     attacks: Mapping[str, Tensor] = field(default_factory=dict)
     """(n,) int64 each: prediction under another attack, by its name."""
