@@ -47,7 +47,8 @@ class Shift(Attack):
     """Brightens by a random part of eps."""
 
     def _attack(self, problem: Problem, rng: ak.PhiloxState) -> Tensor:
-        return (problem.x + ak.uniform_init(problem.x, self.threat.epsilon, rng=rng)).clamp(0, 1)
+        delta = ak.uniform_init(problem.x, self.threat.epsilon, rng=rng, sample_index=problem.sample_index)
+        return (problem.x + delta).clamp(0, 1)
 
 
 def test_the_file_holds_what_was_found(model: nn.Module, split: Split, tmp_path: Path) -> None:
