@@ -202,16 +202,18 @@ class Engine:
         self._restart.masked_fill_(leave, 0)
         self._step.masked_fill_(begin, 0)
         self._mark_step.masked_fill_(begin, 0)
-        known = self._sample.clamp(max=samples - 1)  # an idle slot repeats the last sample
-        problem.labels.copy_(self._labels[known])
+        # on the CPU the slots that begin; on a device all, so that shapes stay
+        rows = begin.nonzero().squeeze(1) if self._on_cpu else torch.arange(len(begin), device=begin.device)
+        known = self._sample[rows].clamp(max=samples - 1)  # an idle slot repeats the last sample
         pixels = self._images[known].to(torch.float32, memory_format=torch.channels_last).div_(255)
-        problem.x.copy_(self._plan.threat.normalize(pixels))
-        adversarial = torch.empty_like(problem.x)
+        x = self._plan.threat.normalize(pixels)
+        adversarial = torch.empty_like(x)
         self._rng.seek(0)
-        delta = problem.ball.start(problem.x, self._rng, self._numbers[known] + self._restart * RESTART, adversarial)
-        mask = begin.view(-1, 1, 1, 1)
-        self._delta.copy_(torch.where(mask, delta, self._delta))
-        self._adversarial.copy_(torch.where(mask, adversarial, self._adversarial))
+        delta = problem.ball.start(x, self._rng, self._numbers[known] + self._restart[rows] * RESTART, adversarial)
+        problem.labels[rows], problem.x[rows] = self._labels[known], x
+        mask = begin[rows].view(-1, 1, 1, 1)
+        self._delta[rows] = torch.where(mask, delta, self._delta[rows])
+        self._adversarial[rows] = torch.where(mask, adversarial, self._adversarial[rows])
 
     def _shrink(self, left: int) -> None:
         """Give up idle slots where they are many; waits for the device."""
