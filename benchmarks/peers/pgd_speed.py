@@ -82,6 +82,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data-root", type=Path, help="train/ and test/ of class folders, CIFAR-10's for one")
     parser.add_argument("--samples", type=int, help="images, balanced over the classes (500; of digits 1,000)")
     parser.add_argument("--sweep-samples", type=int, help="of them, for the sweep over epsilon (200; of digits all)")
+    parser.add_argument(
+        "--epsilon", type=float, help="pixel units, where it is known that half of the samples withstand"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--width", type=int, default=16, help="channels of the model's first stage")
     parser.add_argument("--run", type=Path, help="run folder of the model")
@@ -115,7 +118,8 @@ def prepare(config: ff.TrainConfig, options: argparse.Namespace) -> tuple[ff.Tra
     data = setup.make_data(config)
     model = load_model(folder, config, data, ff.Precision()).requires_grad_(False)
     split = pick(data).take(options.samples, seed=0)
-    return config, half_robust(Case(model=model, split=split, threat=setup.make_threat(config, data)))
+    case = Case(model=model, split=split, threat=setup.make_threat(config, data))
+    return config, half_robust(case) if options.epsilon is None else at(case, options.epsilon)
 
 
 def pick(data: ImageData) -> Split:
@@ -146,9 +150,8 @@ def at(case: Case, epsilon: float, samples: int | None = None) -> Case:
 
 
 def best_batch(name: str, case: Case) -> int:
-    """The fastest batch size over a few steps."""
-    few = Case(model=case.model, split=case.split.take(128, seed=0), threat=case.threat)
-    return min(BATCHES, key=lambda size: min(timed(name, few, size, (5,))[0] for _ in range(2)))
+    """The fastest batch size over a few steps of all samples."""
+    return min(BATCHES, key=lambda size: timed(name, case, size, (5,))[0])
 
 
 def timed(name: str, case: Case, batch_size: int, steps: tuple[int, ...]) -> tuple[float, dict[int, Tensor]]:

@@ -35,7 +35,7 @@ def changes(option: str, given: Kind, natural: Kind, allowed: Sequence[str]) -> 
 
 
 @contextmanager
-def hint(command: str, folder: Path, needs: str = ".") -> Iterator[None]:
+def hint(command: str, folder: Path, needs: str = "*") -> Iterator[None]:
     """Let an interrupt say how to go on, where there is something to go on with.
 
     needs: pattern of a file that must be in the folder
