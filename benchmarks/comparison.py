@@ -1,6 +1,7 @@
 """Ratios of contenders timed in turn in one process, checked against goals and written to benchmarks/results."""
 
 import json
+import math
 import re
 import statistics
 import time
@@ -61,3 +62,18 @@ def write(subject: str, result: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{subject}_{device}_{facts['date'][:10]}.json"
     path.write_text(json.dumps({"subject": subject, **result, "environment": facts}, indent=2) + "\n")
+
+
+def half_robust_epsilon(robust: Callable[[float], float], rounds: int = 10) -> float:
+    """The epsilon, pixel units, that half of the samples withstand, to a point or in so many rounds of bisection.
+
+    robust: robust accuracy at an epsilon
+    """
+    low, high = 1e-4, 0.5
+    for _ in range(rounds):
+        middle = math.sqrt(low * high)
+        share = robust(middle)
+        if abs(share - 0.5) < 0.01:
+            break
+        low, high = (middle, high) if share > 0.5 else (low, middle)
+    return middle

@@ -18,7 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 REPORT = LOGS / "tests.xml"
 KERNELS = LOGS / "kernels.json"
 PRECISION = LOGS / "precision.json"
-EVALUATION = RESULTS / "gpu_evaluation.json"
+EVALUATION = LOGS / "evaluation.json"
 SANITIZED = "guard_bands or many_channels or masked_nan or cuda-native"
 
 
@@ -136,7 +136,7 @@ def main() -> int:
         print(*(f"missing: {path}" for path in missing), sep="\n")
         return 2 if missing else 0
     LOGS.mkdir(parents=True, exist_ok=True)
-    for file in (REPORT, KERNELS, PRECISION):
+    for file in (REPORT, KERNELS, PRECISION, EVALUATION):
         file.unlink(missing_ok=True)
     outcome = {step.name: run(step) for step in sequence}
 
@@ -145,7 +145,7 @@ def main() -> int:
     facts = environment.describe("cuda")
     device = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
     result = {"steps": outcome, "tests": count_tests(), "kernels": rows_of(KERNELS)}
-    result |= {"precision": rows_of(PRECISION), "train": training_row()}
+    result |= {"precision": rows_of(PRECISION), "evaluation": rows_of(EVALUATION), "train": training_row()}
     result["environment"] = facts | {"commit": facts["commit"] or options.commit}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"gpu_{device}_{facts['date'][:10]}.json"

@@ -12,7 +12,6 @@ first N images; images/s make up for that.
 import argparse
 import copy
 import json
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from comparison import half_robust_epsilon
+from gpu_precision import batches
 from torch import Tensor, nn
 
 import advkernels as ak
@@ -38,15 +39,9 @@ EQUAL = 0.999
 
 def train(config: ff.TrainConfig, data: ImageData, steps: int) -> nn.Module:
     """So many Fast steps; the model in eval mode, its weights frozen."""
-    state = setup.make_state(config, data, steps, torch.device(config.device))
-    step, loader, done = setup.make_step(config), setup.make_loader(config, data), 0
-    while done < steps:
-        for batch in loader.epoch(done):
-            images = batch.images.to(config.device, memory_format=torch.channels_last)
-            step(state, images, batch.labels.to(config.device))
-            done += 1
-            if done == steps:
-                break
+    state, step = setup.make_state(config, data, steps, torch.device(config.device)), setup.make_step(config)
+    for images, labels in batches(data, config, steps):
+        step(state, images, labels)
     return state.model.eval().requires_grad_(False)
 
 
@@ -63,12 +58,11 @@ def pick(data: ImageData, samples: int) -> Split:
 def half_robust(model: nn.Module, split: Split, threat: ff.ThreatModel) -> ff.ThreatModel:
     """The threat model whose epsilon half of 500 images withstand for 10 steps."""
     few = split.take(500, seed=0)
-    low, high = 1e-4, 0.4
-    for _ in range(8):
-        threat = ff.ThreatModel(epsilon=math.sqrt(low * high), mean=threat.mean, std=threat.std)
-        robust = ff.evaluate(model, few, threat, steps=(10,)).pgd[10]
-        low, high = (threat.epsilon, high) if robust > 0.5 else (low, threat.epsilon)
-    return threat
+
+    def at(epsilon: float) -> ff.ThreatModel:
+        return ff.ThreatModel(epsilon=epsilon, mean=threat.mean, std=threat.std)
+
+    return at(half_robust_epsilon(lambda epsilon: ff.evaluate(model, few, at(epsilon), steps=(10,)).pgd[10]))
 
 
 def plain(
@@ -167,7 +161,7 @@ def main() -> int:
     threat = half_robust(model, split, setup.make_threat(config, data))
     rows = measure(model, split, threat, options)
     facts = {"epsilon": threat.epsilon, "batch": options.batch, "width": options.width, "steps": STEPS}
-    result = {"rows": rows, **facts, "environment": environment.describe(options.device)}
+    result = {"rows": [row | facts for row in rows], "environment": environment.describe(options.device)}
     options.result.write_text(json.dumps(result, indent=2) + "\n")
     return int(any(row["equal_channels_last"] < EQUAL for row in rows if row["contender"] == "fp32"))
 

@@ -27,6 +27,9 @@ import torch
 from pgd_contenders import CONTENDERS, OURS, Case, installed
 from torch import Tensor
 
+sys.path.append(str(Path(__file__).parents[1]))
+from comparison import half_robust_epsilon
+
 import freefast as ff
 from freefast.data import ImageData, Split
 from freefast.evaluation.verdicts import interval
@@ -131,15 +134,12 @@ def pick(data: ImageData) -> Split:
 
 
 def half_robust(case: Case) -> Case:
-    """The case with the epsilon that half of its samples withstand for 50 steps, by bisection."""
-    low, high = 1e-4, 0.5
-    for _ in range(10):
-        middle = at(case, math.sqrt(low * high))
-        share = CONTENDERS[OURS](middle, 128, STEPS[-1:])[STEPS[-1]].double().mean().item()
-        if abs(share - 0.5) < 0.01:
-            break
-        low, high = (middle.threat.epsilon, high) if share > 0.5 else (low, middle.threat.epsilon)
-    return middle
+    """The case with the epsilon that half of its samples withstand for 50 steps."""
+
+    def robust(epsilon: float) -> float:
+        return CONTENDERS[OURS](at(case, epsilon), 128, STEPS[-1:])[STEPS[-1]].double().mean().item()
+
+    return at(case, half_robust_epsilon(robust))
 
 
 def at(case: Case, epsilon: float, samples: int | None = None) -> Case:

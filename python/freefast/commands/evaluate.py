@@ -112,21 +112,43 @@ class Evaluate:
         path = Path(self.target)
         folder = RunFolder(path if path.is_dir() else path.parent)
         config = folder.read_config() if path.is_dir() or self._is_of_a_run(path) else None
-        own = path.is_dir() and self.out is None
-        if self.out is not None and (self.out / "config.json").exists():
-            raise UserError(f"--out: {self.out} holds a run, wanted another folder")
-        if self.out is not None and self.out.exists() and not self.out.is_dir():
-            raise UserError(f"--out: {self.out} is a file, wanted a folder")
-        if own:
+        own = config if path.is_dir() and self.out is None else None
+        self._check_out()
+        if own is not None:
             self._require_own()
             folder.read_metrics()  # what cannot be read is refused before the work
         device = setup.pick_device(self.device)
         subject = self._subject(path, folder, config)
-        out = path if own else self.out or Path("runs") / f"evaluate-{_file_name(self.target)}"
+        if own is not None:
+            self._refresh(folder, own, subject, device)
+        else:
+            self._evaluate_into(self.out or Path("runs") / f"evaluate-{_file_name(self.target)}", subject, device)
+
+    def _refresh(self, folder: RunFolder, config: TrainConfig, subject: Subject, device: torch.device) -> None:
+        """Evaluate a run by its own settings, and write its row, curves and report again."""
+        path = folder.path
+        before = reporting.results.read(path) if (path / "results.json").exists() else None
+        scores, _, precision = self._evaluate(path, subject, device)
+        config = dataclasses.replace(config, eval_steps=subject.steps, restarts=subject.restarts)
+        row_before = before.rows[-1] if before and before.rows else None
+        environment = _environment(before, device)
+        row = results.finish(config, folder, scores, subject.data.classes, environment, precision, row_before)
+        show([row], path)
+
+    def _evaluate_into(self, out: Path, subject: Subject, device: torch.device) -> None:
+        """Evaluate by any settings, and write a folder of its own."""
+        scores, threat, precision = self._evaluate(out, subject, device)
+        row = self._row(subject, scores, threat, precision)
+        out.mkdir(parents=True, exist_ok=True)
+        reporting.results.write(out, [row], reporting.environment.describe(device))
+        reporting.table.write([row], out)
+        files.write(out, scores, subject.data.classes)
+        show([row], out, "results.json, table.md, classes.csv, verdicts.npz")
+
+    def _evaluate(self, out: Path, subject: Subject, device: torch.device) -> tuple[Evaluation, ThreatModel, Precision]:
+        """The scores, the ball and how the model computed; out: folder of what is kept when interrupted."""
         partial = out / ".evaluation"
-        before = reporting.results.read(out) if own and (out / "results.json").exists() else None
-        backend, threads = (config.backend, config.threads) if config else ("auto", None)
-        with setup.runtime(backend, threads, subject.seed, device), bars() as progress:
+        with setup.runtime(subject.backend, subject.threads, subject.seed, device), bars() as progress:
             model, precision = self._prepared(subject, device)
             threat = self._threat(subject)
             others: dict[str, Attack] = {name: self._attack(name, model, threat, precision) for name in self.attacks}
@@ -136,20 +158,13 @@ class Evaluate:
                     worst_case=self.worst_case, full=self.full, attacks=others, batch_size=self.batch_size,
                     seed=subject.seed, device=device, precision=precision, partial=partial, progress=progress,
                 )  # fmt: skip
-        if config is not None and own:
-            config = dataclasses.replace(config, eval_steps=subject.steps, restarts=subject.restarts)
-            row_before = before.rows[-1] if before and before.rows else None
-            row = results.finish(
-                config, folder, scores, subject.data.classes, _environment(before, device), precision, row_before
-            )
-            show([row], out, "results.json, curves.png, report.html")
-        else:
-            row = self._row(subject, scores, threat, precision)
-            out.mkdir(parents=True, exist_ok=True)
-            reporting.results.write(out, [row], reporting.environment.describe(device))
-            reporting.table.write([row], out)
-            files.write(out, scores, subject.data.classes)
-            show([row], out, "results.json, table.md, classes.csv, verdicts.npz")
+        return scores, threat, precision
+
+    def _check_out(self) -> None:
+        if self.out is not None and (self.out / "config.json").exists():
+            raise UserError(f"--out: {self.out} holds a run, wanted another folder")
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise UserError(f"--out: {self.out} is a file, wanted a folder")
 
     def _is_of_a_run(self, path: Path) -> bool:
         return path.is_file() and self.model is None and (path.parent / "config.json").exists()

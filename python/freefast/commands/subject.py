@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from freefast import data, models
@@ -19,7 +17,8 @@ from freefast.data import ImageData
 from freefast.errors import UserError
 from freefast.precision import Precision
 from freefast.training import setup
-from freefast.training.run_folder import RunFolder
+from freefast.training.results import with_weights
+from freefast.training.run_folder import RunFolder, read_safetensors
 
 _STATES = ("model", "state_dict", "model_state_dict")
 """Where a checkpoint may keep the model's weights."""
@@ -53,6 +52,12 @@ class Subject:
     seed: int = 0
     """Of the random starts."""
 
+    backend: str = "auto"
+    """Implementation of the fused operations."""
+
+    threads: int | None = None
+    """CPU threads; None leaves torch's number."""
+
     row: Mapping[str, Any] = field(default_factory=dict)
     """What a table says of it."""
 
@@ -69,7 +74,7 @@ def of_run(source: RunFolder | Path, config: TrainConfig, changes: Mapping[str, 
     weights = source.load_weights() if isinstance(source, RunFolder) else read_weights(source)
     file = source.path / "model.safetensors" if isinstance(source, RunFolder) else source
     return Subject(
-        model=_loaded(setup.make_model(config, images), weights, f"{file}: does not fit {config.model}"),
+        model=with_weights(setup.make_model(config, images), weights, f"{file}: does not fit {config.model}"),
         data=images,
         normalized=True,
         precision=setup.make_precision(config),
@@ -77,6 +82,8 @@ def of_run(source: RunFolder | Path, config: TrainConfig, changes: Mapping[str, 
         steps=config.eval_steps,
         restarts=config.restarts,
         seed=config.seed,
+        backend=config.backend,
+        threads=config.threads,
         row={
             "method": config.method, "model": config.model, "dataset": images.name, "setting": config.setting,
             "precision": config.precision, "master_weights": config.master_weights, "loss_scale": config.loss_scale,
@@ -92,7 +99,7 @@ def of_file(path: Path, model: str, options: Mapping[str, int], images: ImageDat
     Raises: UserError where the file is broken, or its weights are not this model's.
     """
     built = models.build(model, len(images.classes), images.channels, **options)
-    loaded = _loaded(built, read_weights(path), f"{path}: does not fit {model} for {images.name}")
+    loaded = with_weights(built, read_weights(path), f"{path}: does not fit {model} for {images.name}")
     return _of_model(loaded, images, path.name, model, normalized=True)
 
 
@@ -131,10 +138,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises: UserError where the file holds none.
     """
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not safetensors: {error}") from error
+    content = read_safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
     for name in _STATES:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -148,14 +152,6 @@ def _unpickled(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle may raise anything
         raise UserError(f"{path}: not a file of weights that torch.load reads with weights_only=True") from error
-
-
-def _loaded(model: nn.Module, weights: Mapping[str, Tensor], refusal: str) -> nn.Module:
-    try:
-        model.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise UserError(refusal) from error
-    return model
 
 
 def _of_model(model: nn.Module, images: ImageData, name: str, kind: str, normalized: bool) -> Subject:

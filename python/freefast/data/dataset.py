@@ -86,6 +86,11 @@ class ImageData:
         return height, width
 
 
+def to_pixels(images: Tensor) -> Tensor:
+    """uint8 images (N, C, H, W) as float32 in [0, 1], channels last."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
 def check_normalization(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
     """Raises: UserError unless mean and std hold a number for each channel, std above 0."""
     for name, values in (("mean", mean), ("std", std)):

@@ -11,6 +11,7 @@ import advkernels as ak
 from freefast.attacks.ball import Ball
 from freefast.attacks.health import GradientHealth
 from freefast.attacks.problem import Problem, classify
+from freefast.data.dataset import to_pixels
 from freefast.precision import Precision
 from freefast.threat import ThreatModel
 
@@ -18,7 +19,7 @@ RESTART = 2**32
 """A sample's restart r has the noise of sample number r * RESTART + its own."""
 
 _MARK_EVERY = 4
-"""Steps from one mark to the next: runs that settle mostly come back after 1, 2 or 4 steps."""
+"""Steps from one mark to the next: circles of 1, 2 or 4 steps are found."""
 
 _LOOK_EVERY = 8
 """Iterations on a device before the host asks it what is done: asking stalls it."""
@@ -80,8 +81,8 @@ class Engine:
 
     An iteration is one forward and one backward pass of all slots. Nothing in it waits for the device. A sample's
     noise depends on its number alone; its verdicts do not depend on slots, order or batch size, but for the rounding
-    of convolutions over batches of another size. Most samples that withstand the attack come back to an earlier iterate
-    and go round in a circle from there: whole rounds are left out.
+    of convolutions over batches of another size. A sample that withstands the attack may come back to an earlier
+    iterate and go round in a circle from there: whole rounds are left out.
 
     images: (n, C, H, W) uint8, pixels, on the model's device
     labels: (n,) int64
@@ -210,8 +211,7 @@ class Engine:
         self._first.masked_fill_(begin, -1)
         known = self._sample.clamp(max=samples - 1)  # an idle slot repeats the last sample
         problem.labels.copy_(self._labels[known])
-        pixels = self._images[known].to(torch.float32, memory_format=torch.channels_last).div_(255)
-        problem.x.copy_(self._plan.threat.normalize(pixels))
+        problem.x.copy_(self._plan.threat.normalize(to_pixels(self._images[known])))
         adversarial = torch.empty_like(problem.x)
         self._rng.seek(0)
         delta = problem.ball.start(problem.x, self._rng, self._numbers[known] + self._restart * RESTART, adversarial)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from freefast.attacks.problem import classify
 from freefast.data import Split
+from freefast.data.dataset import to_pixels
 from freefast.evaluation.partial import Partial, digest
 from freefast.evaluation.verdicts import interval
 from freefast.precision import Precision
@@ -34,8 +35,7 @@ class Job:
 
     def pixels(self, rows: slice | Tensor) -> Tensor:
         """Images in [0, 1], (n, C, H, W) float32 on the device."""
-        images = self.split.images[rows].to(self.device)
-        return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        return to_pixels(self.split.images[rows].to(self.device))
 
     def batches(self) -> Iterator[slice]:
         """All samples, in order."""

@@ -67,7 +67,7 @@ def _check_model(job: Job) -> bool:
     if _differ(first, second):
         warn("the model's logits change from call to call, as with dropout left on: no attack averages over that")
         return False
-    elif len(x) > 1 and _differ(first[:1], job.precision.logits(job.model, x[:1])):
+    if len(x) > 1 and _differ(first[:1], job.precision.logits(job.model, x[:1])):
         warn("a sample's logits depend on the batch it is in, as with BatchNorm that normalises by the batch")
         return False
     return True

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from freefast import reporting
 from freefast.config import TrainConfig
@@ -20,12 +20,21 @@ def load_model(folder: RunFolder, config: TrainConfig, data: ImageData, precisio
 
     Raises: UserError where the weights are missing or are not this model's.
     """
-    model = setup.make_model(config, data)
-    try:
-        model.load_state_dict(folder.load_weights())
-    except RuntimeError as error:
-        raise UserError(f"{folder.path}: model.safetensors does not fit {config.model}") from error
+    refusal = f"{folder.path}: model.safetensors does not fit {config.model}"
+    model = with_weights(setup.make_model(config, data), folder.load_weights(), refusal)
     return precision.prepare(model).eval()
+
+
+def with_weights(model: nn.Module, weights: Mapping[str, Tensor], refusal: str) -> nn.Module:
+    """The model with these weights and statistics.
+
+    Raises: UserError with the refusal where they are not this model's.
+    """
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise UserError(refusal) from error
+    return model
 
 
 def finish(

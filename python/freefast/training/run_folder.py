@@ -140,15 +140,20 @@ class RunFolder:
         path = self.path / "model.safetensors"
         if not path.exists():
             raise UserError(f"{self.path} holds no model.safetensors")
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path}: not safetensors: {error}") from error
+        return read_safetensors(path)
 
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
         unfinished = self.path / f".{name}.part"
         write(unfinished)
         os.replace(unfinished, self.path / name)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Raises: UserError where the file is broken."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: not safetensors: {error}") from error
 
 
 def _entry(line: str, place: str) -> dict[str, Any]:
