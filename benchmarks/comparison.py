@@ -55,13 +55,14 @@ class Comparison:
             assert ratios[name] >= goal, f"{self.subject}: {ratios[name]:.2f}x of {name}, wanted {goal}x"
 
 
-def write(subject: str, result: dict[str, Any]) -> None:
-    """One file a subject, device and day."""
+def write(subject: str, result: dict[str, Any]) -> Path:
+    """One file a subject, device and day; its path."""
     facts = environment.describe("cpu")
     device = re.sub(r"[^a-z0-9]+", "-", facts["cpu"].lower()).strip("-")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{subject}_{device}_{facts['date'][:10]}.json"
     path.write_text(json.dumps({"subject": subject, **result, "environment": facts}, indent=2) + "\n")
+    return path
 
 
 def half_robust_epsilon(robust: Callable[[float], float], rounds: int = 10) -> float:

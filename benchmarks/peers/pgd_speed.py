@@ -15,7 +15,6 @@ not there is left out, with its reason.
 """
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -28,17 +27,15 @@ from pgd_contenders import CONTENDERS, OURS, Case, installed
 from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[1]))
-from comparison import half_robust_epsilon
+from comparison import half_robust_epsilon, write
 
 import freefast as ff
 from freefast.data import ImageData, Split
 from freefast.evaluation.verdicts import interval
-from freefast.reporting import environment
 from freefast.training import setup
 from freefast.training.results import load_model
 from freefast.training.run_folder import RunFolder
 
-RESULTS = Path(__file__).parents[1] / "results"
 BATCHES = (32, 64, 128)
 STEPS = (10, 20, 50)
 GOALS = {"pgd50": 2.0, "table": 3.0}
@@ -74,7 +71,10 @@ def main() -> int:
     if versions:
         fastest = min(versions, key=lambda name: statistics.median(seconds[name]["pgd50"]))
         result["sweep"] = {"peer": fastest, "rows": sweep(case, batches, fastest, options.sweep_samples)}
-    write(options, result)
+    path = write(options.subject, result)
+    if "sweep" in result:
+        plot(result, path.with_suffix(".png"))
+    print(f"wrote {path}")
     print(*result["failures"], sep="\n")
     return int(bool(result["failures"]))
 
@@ -91,13 +91,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--width", type=int, default=16, help="channels of the model's first stage")
     parser.add_argument("--run", type=Path, help="run folder of the model")
-    parser.add_argument("--result", type=Path, help="JSON file; the plot is beside it")
     options = parser.parse_args()
     name = "digits" if options.data_root is None else "images"
     options.samples = options.samples or (1000 if name == "digits" else 500)
     options.sweep_samples = options.sweep_samples or (options.samples if name == "digits" else 200)
     options.run = options.run or Path(f"runs/peers-{name}-{options.width}")
-    options.result = options.result or RESULTS / f"peers_pgd{'_digits' if name == 'digits' else ''}_cpu.json"
+    options.subject = f"peers_pgd_{name}"
     return options
 
 
@@ -233,16 +232,6 @@ def sweep(case: Case, batches: dict[str, int], peer: str, samples: int) -> list[
         rows.append({"epsilon": one.threat.epsilon, **shares, OURS: ours, peer: theirs, "ratio": theirs / ours})
         print("sweep:", {name: round(value, 4) for name, value in rows[-1].items()}, flush=True)
     return rows
-
-
-def write(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    """The result file and its plot."""
-    options.result.parent.mkdir(parents=True, exist_ok=True)
-    content = {"subject": "peers_pgd", **result, "environment": environment.describe("cpu")}
-    options.result.write_text(json.dumps(content, indent=2) + "\n")
-    if "sweep" in result:
-        plot(result, options.result.with_suffix(".png"))
-    print(f"wrote {options.result}")
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
