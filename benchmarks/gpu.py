@@ -62,11 +62,11 @@ def steps(images: Path | None) -> list[Step]:
         Step("install", install, (ROOT / "setup.py", ROOT / "csrc" / "formulas.h")),
         Step("info", [python, "-m", "advkernels.info"]),
         Step("tests", tests, (ROOT / "tests" / "conftest.py",)),
-        *map(sanitizer, ("memcheck", "racecheck", "initcheck")),
         Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,)),
         Step("precision", [python, str(precision), str(PRECISION), *on_images], (precision,)),
         Step("evaluation", [python, str(evaluation), str(EVALUATION), *on_images], (evaluation,)),
         Step("train", train, (images / "train", images / "test") if images else ()),
+        *map(sanitizer, ("memcheck", "racecheck", "initcheck")),
     ]
 
 
