@@ -21,10 +21,22 @@ struct Bounds {
     float upper;
 };
 
-// Clamp on numbers: a NaN in d passes through; the limits are numbers. Each select is one machine instruction.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#define AK_MIN_MAX_KEEP_NAN
+#endif
+
+// Clamp; a NaN in d passes through. Where the device has instructions that keep a NaN, one in the limits does too; else
+// each select is one machine instruction.
 AK_FUNCTION float clamp(float d, float low, float high) {
+#if defined(AK_MIN_MAX_KEEP_NAN)
+    float capped, result;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(capped) : "f"(d), "f"(high));
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(capped), "f"(low));
+    return result;
+#else
     const float capped = high < d ? high : d;
     return low > capped ? low : capped;
+#endif
 }
 
 AK_FUNCTION float float_from_bits(uint32_t bits) {
@@ -48,7 +60,11 @@ AK_FUNCTION float signed_step(float alpha, float g) {
 // Into the box [lower, upper] of x + d; a NaN in d or x gives NaN, as torch.minimum and torch.maximum.
 AK_FUNCTION float project(float d, float x, float lower, float upper) {
     const float projected = clamp(d, lower - x, upper - x);
+#if defined(AK_MIN_MAX_KEEP_NAN)
+    return projected;
+#else
     return x == x ? projected : x;
+#endif
 }
 
 AK_FUNCTION float sign_step(float d, float g, float x, Bounds b) {

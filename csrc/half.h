@@ -3,6 +3,8 @@
 // torch.
 #pragma once
 
+#include <type_traits>
+
 #include "formulas.h"
 
 namespace advkernels {
@@ -75,6 +77,22 @@ AK_FUNCTION Float16 from_float<Float16>(float value) {
     const uint32_t special = magnitude > 0x7F800000u ? 0x7E00u : 0x7C00u;
     const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
     return {static_cast<uint16_t>(sign | (magnitude >= 0x477FF000u ? special : finite))};
+#endif
+}
+
+// Two elements of a half type in a word, the first in its lower half.
+template <typename T>
+AK_FUNCTION uint32_t pack_floats(float first, float second) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    uint32_t word;
+    if constexpr (std::is_same_v<T, BFloat16>) {
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    } else {
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    }
+    return word;
+#else
+    return from_float<T>(first).bits | static_cast<uint32_t>(from_float<T>(second).bits) << 16;
 #endif
 }
 

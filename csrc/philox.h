@@ -23,13 +23,22 @@ AK_FUNCTION Philox4 philox_round(Philox4 c, uint32_t key0, uint32_t key1) {
             static_cast<uint32_t>(product0 >> 32) ^ c.w3 ^ key1, static_cast<uint32_t>(product0)};
 }
 
-AK_FUNCTION Philox4 philox(Philox4 counter, uint32_t key0, uint32_t key1) {
+// Several counters under one key.
+template <int count>
+AK_FUNCTION void philox_all(Philox4 (&counters)[count], uint32_t key0, uint32_t key1) {
     for (int round = 0; round < kPhiloxRounds; ++round) {
-        counter = philox_round(counter, key0, key1);
+        for (Philox4& counter : counters) {
+            counter = philox_round(counter, key0, key1);
+        }
         key0 += kPhiloxWeyl0;
         key1 += kPhiloxWeyl1;
     }
-    return counter;
+}
+
+AK_FUNCTION Philox4 philox(Philox4 counter, uint32_t key0, uint32_t key1) {
+    Philox4 counters[1] = {counter};
+    philox_all(counters, key0, key1);
+    return counters[0];
 }
 
 // The counter of the elements 4 group .. 4 group + 3 in a draw.

@@ -116,12 +116,17 @@ struct Staged {
     }
 };
 
+const char* name_of(Path path) {
+    return path == Path::Floats   ? "floats"
+           : path == Path::Halves ? "halves"
+           : path == Path::Mixed  ? "mixed"
+                                  : "strided";
+}
+
 // Runs sample(index, staged bounds, block's sums, block) for the samples of each block.
 template <int count, typename Sample>
 py::tuple record_samples(const Samples<count>& samples, const Grid& grid, const Sample& sample) {
-    const Path path = samples.operands.path;
-    const char* name = path == Path::Floats ? "floats" : path == Path::Mixed ? "mixed" : "strided";
-    return record(name, grid, [&](int64_t block) {
+    return record(name_of(samples.operands.path), grid, [&](int64_t block) {
         const Staged staged(samples.bounds, grid.threads);
         double sums[kBlockSums];
         for (int64_t index = block; index < samples.samples; index += grid.blocks) {
@@ -130,30 +135,19 @@ py::tuple record_samples(const Samples<count>& samples, const Grid& grid, const 
     });
 }
 
-template <typename Visit>
-py::tuple with_path(Path path, const Visit& visit) {
-    switch (path) {
-        case Path::Floats:
-            return visit.template operator()<Path::Floats>("floats");
-        case Path::Halves:
-            return visit.template operator()<Path::Halves>("halves");
-        case Path::Mixed:
-            return visit.template operator()<Path::Mixed>("mixed");
-        default:
-            return visit.template operator()<Path::Strided>("strided");
-    }
-}
-
 py::tuple simulate_sign_step(const Given& delta, const Given& grad, const Given& x, const MaybeGiven& out,
                              const Values& values, const std::vector<GivenTable>& tables, int64_t mask,
                              int64_t mask_stride, const Grid& grid) {
-    const SignStep a = plan_sign_step(view(delta), view(grad), view(x), view(out), bound_set(values, tables, view(x)),
-                                      pointer<const bool>(mask), mask_stride);
-    return with_path(a.operands.path, [&]<Path path>(const char* name) {
-        return record(name, grid, [&](int64_t block) {
+    const Walked<SignStep> planned =
+        plan_sign_step(view(delta), view(grad), view(x), view(out), bound_set(values, tables, view(x)),
+                       pointer<const bool>(mask), mask_stride);
+    const SignStep& a = planned.operation;
+    return with_kernel(a.operands.path, a.reach(), [&]<Path path, Reach reach>() {
+        return record(name_of(path), grid, [&](int64_t block) {
             const Staged staged(a.bounds, grid.threads);
             for (int thread = 0; thread < grid.threads; ++thread) {
-                sign_step_thread<path>(a, staged.bounds, block * grid.threads + thread, grid.blocks * grid.threads);
+                sign_step_thread<path, reach>(arguments_of<path>(planned), staged.bounds, block * grid.threads + thread,
+                                              grid.blocks * grid.threads);
             }
         });
     });
@@ -167,10 +161,12 @@ DrawState draw_state(int64_t state, int64_t sample_index, int64_t sample_index_s
 py::tuple simulate_uniform_init(const Given& delta, const Given& x, const MaybeGiven& out, int64_t state,
                                 const Values& values, const std::vector<GivenTable>& tables, int64_t sample_index,
                                 int64_t sample_index_stride, const Grid& grid) {
-    const UniformInit a = plan_uniform_init(view(delta), view(x), view(out), bound_set(values, tables, view(x)),
-                                            draw_state(state, sample_index, sample_index_stride));
-    return with_path(a.operands.path, [&]<Path path>(const char* name) {
-        return record(a.tiles > 0 ? "tiles" : name, grid, [&](int64_t block) {
+    const Walked<UniformInit> planned =
+        plan_uniform_init(view(delta), view(x), view(out), bound_set(values, tables, view(x)),
+                          draw_state(state, sample_index, sample_index_stride));
+    const UniformInit& a = planned.operation;
+    return with_kernel(a.operands.path, a.bounds.reach(), [&]<Path path, Reach reach>() {
+        return record(a.tiles > 0 ? "tiles" : name_of(path), grid, [&](int64_t block) {
             const Staged staged(a.bounds, grid.threads);
             uint32_t bits[kTileBits];
             const PhiloxKey key = a.state.read_key();
@@ -181,13 +177,13 @@ py::tuple simulate_uniform_init(const Given& delta, const Given& x, const MaybeG
                         draw_tile(a, key, tile, bits, thread, grid.threads);
                     }
                     for (int thread = 0; thread < grid.threads; ++thread) {
-                        fill_tile<path>(a, staged.bounds, tile, bits, thread, grid.threads);
+                        fill_tile<path, reach>(a, staged.bounds, tile, bits, thread, grid.threads);
                     }
                 }
             }
             for (int thread = 0; thread < grid.threads && a.tiles == 0; ++thread) {
-                uniform_init_thread<path>(a, staged.bounds, key, block * grid.threads + thread,
-                                          grid.blocks * grid.threads);
+                uniform_init_thread<path, reach>(arguments_of<path>(planned), staged.bounds, key,
+                                                 block * grid.threads + thread, grid.blocks * grid.threads);
             }
             a.state.take_ticket(grid.blocks);
         });

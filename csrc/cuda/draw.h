@@ -29,6 +29,11 @@ struct DrawState {
     }
 };
 
+// Of the group of four that an element is in.
+AK_FUNCTION Philox4 counter_of(PhiloxKey key, int64_t logical_index) {
+    return philox_counter(static_cast<uint64_t>(logical_index) >> 2, key.draw);
+}
+
 AK_FUNCTION Philox4 random_words(PhiloxKey key, int64_t logical_index) {
     return philox_group(static_cast<uint64_t>(logical_index) >> 2, key.seed, key.draw);
 }

@@ -28,28 +28,32 @@ template <int count>
 struct Samples {
     Operands<count> operands;
     BoundSet bounds;
+    Walk<count> walk;
     Divisor spatial_size;
     int64_t samples, sample_size;
 
     AK_FUNCTION Bounds bounds_at(const Bounds* staged, int64_t sample, int64_t element) const {
-        return find_bounds(bounds, staged, sample, bounds.per_channel ? spatial_size.divide(element) : 0);
+        return find_bounds<Reach::Anywhere>(bounds, staged, sample,
+                                            bounds.per_channel ? spatial_size.divide(element) : 0);
     }
 };
 
 // Where an element of a sample lies in a tensor.
 template <int count>
-AK_FUNCTION int64_t strided_offset(const Samples<count>& s, const Array& array, int64_t sample, int64_t element) {
-    int64_t offset = sample * array.strides[0];
+AK_FUNCTION int64_t strided_offset(const Samples<count>& s, int k, int64_t sample, int64_t element) {
+    const Loop& loop = s.walk.loop;
+    const Strides& strides = s.walk.strides[k];
+    int64_t offset = sample * strides.at[0];
 #if defined(__CUDACC__)
 #pragma unroll 1
 #endif
-    for (int dim = s.operands.loop.dims - 1; dim > 1; --dim) {
-        const Divisor& size = s.operands.loop.sizes[dim];
+    for (int dim = loop.dims - 1; dim > 1; --dim) {
+        const Divisor& size = loop.sizes[dim];
         const int64_t outer = size.divide(element);
-        offset += (element - outer * size.value) * array.strides[dim];
+        offset += (element - outer * size.value) * strides.at[dim];
         element = outer;
     }
-    return s.operands.loop.dims > 1 ? offset + element * array.strides[1] : offset;
+    return loop.dims > 1 ? offset + element * strides.at[1] : offset;
 }
 
 // Calls visit<path>(): Floats, Mixed or Strided.
@@ -81,7 +85,7 @@ AK_FUNCTION Floats<4> read_quad(const Samples<count>& s, int k, int64_t sample, 
         Floats<4> quad{};
         for (int j = 0; j < 4; ++j) {
             if (within<path>(s, element, j)) {
-                const int64_t offset = strided_offset(s, array, sample, element + j * kApart<path>);
+                const int64_t offset = strided_offset(s, k, sample, element + j * kApart<path>);
                 quad.values[j] = read_element(array.data, array.type, offset);
             }
         }
@@ -98,7 +102,7 @@ AK_FUNCTION void write_quad(const Samples<count>& s, int k, int64_t sample, int6
     } else {
         for (int j = 0; j < 4; ++j) {
             if (within<path>(s, element, j)) {
-                const int64_t offset = strided_offset(s, array, sample, element + j * kApart<path>);
+                const int64_t offset = strided_offset(s, k, sample, element + j * kApart<path>);
                 write_element(array.data, array.type, offset, quad.values[j]);
             }
         }
@@ -174,17 +178,17 @@ AK_FUNCTION double block_norm(double* sums, const Block& block) {
 
 // Joins the last two dimensions behind the samples while they lie so in all tensors: fewer divisions an element.
 template <int count>
-void join_dimensions(Operands<count>& operands) {
-    Loop& loop = operands.loop;
-    const auto joins = [&](const Array& array) {
+void join_dimensions(Walk<count>& walk) {
+    Loop& loop = walk.loop;
+    const auto joins = [&](const Strides& strides) {
         const int last = loop.dims - 1;
-        return array.data == nullptr || array.strides[last - 1] == array.strides[last] * loop.sizes[last].value;
+        return strides.at[last - 1] == strides.at[last] * loop.sizes[last].value;
     };
-    while (loop.dims > 2 && std::all_of(operands.arrays, operands.arrays + count, joins)) {
+    while (loop.dims > 2 && std::all_of(walk.strides, walk.strides + count, joins)) {
         const int last = --loop.dims;
         loop.sizes[last - 1] = make_divisor(loop.sizes[last - 1].value * loop.sizes[last].value);
-        for (Array& array : operands.arrays) {
-            array.strides[last - 1] = array.strides[last];
+        for (Strides& strides : walk.strides) {
+            strides.at[last - 1] = strides.at[last];
         }
     }
 }
@@ -192,14 +196,14 @@ void join_dimensions(Operands<count>& operands) {
 // Vectors where all tensors are dense in logical order and every sample begins with an aligned one.
 template <int count>
 Samples<count> plan_samples(const View (&views)[count], const View& x, const BoundSet& bounds) {
-    Samples<count> s{plan(make_loop(x, false), views), bounds, make_divisor(x.spatial_size()), x.samples(),
-                     x.sample_size()};
+    const Walk<count> walk = make_walk(make_loop(x, false), views);
+    Samples<count> s{plan(walk, views), bounds, walk, make_divisor(x.spatial_size()), x.samples(), x.sample_size()};
     if (s.operands.head > 0 || s.sample_size % 4 != 0) {
         s.operands.path = Path::Strided;
     } else if (s.operands.path == Path::Halves) {
         s.operands.path = Path::Mixed;  // of 8 bytes: a thread has four lanes
     }
-    join_dimensions(s.operands);
+    join_dimensions(s.walk);
     return s;
 }
 

@@ -13,8 +13,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks) l2_init_kernel(cons
     __shared__ Bounds staged[kStagedChannels];
     __shared__ double sums[kBlockSums];
     const PhiloxKey key = arguments.state.read_key();
-    stage_bounds(arguments.samples.bounds, staged, threadIdx.x, blockDim.x);
-    __syncthreads();
+    stage_bounds(arguments.samples.bounds, staged);
     for (int64_t sample = blockIdx.x; sample < arguments.samples.samples; sample += gridDim.x) {
         l2_init_sample<path>(arguments, staged, key, sums, sample, SyncedBlock{});
     }

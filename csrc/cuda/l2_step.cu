@@ -12,8 +12,7 @@ template <Path path>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks) l2_step_kernel(const __grid_constant__ L2Step arguments) {
     __shared__ Bounds staged[kStagedChannels];
     __shared__ double sums[kBlockSums];
-    stage_bounds(arguments.samples.bounds, staged, threadIdx.x, blockDim.x);
-    __syncthreads();
+    stage_bounds(arguments.samples.bounds, staged);
     for (int64_t sample = blockIdx.x; sample < arguments.samples.samples; sample += gridDim.x) {
         l2_step_sample<path>(arguments, staged, sums, sample, SyncedBlock{});
     }

@@ -17,7 +17,6 @@ namespace advkernels::cuda {
 
 constexpr int kThreads = 256;
 constexpr int kResidentBlocks = 4;  // a multiprocessor, and so at most 64 registers a thread
-constexpr int64_t kBlocksPerMultiprocessor = 32;
 constexpr int64_t kMaxBlocks = 32767;
 
 inline void check_cuda(const char* operation, const char* call, cudaError_t error) {
@@ -35,14 +34,14 @@ class Launcher {
         STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream) == 0, operation, ": no current stream");
         stream_ = static_cast<cudaStream_t>(stream);
         check_cuda(operation, "cudaSetDevice", cudaSetDevice(device_));  // for the runtime linked into this library
-        check_cuda(operation, "cudaDeviceGetAttribute",
-                   cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device_));
     }
 
-    // Blocks for `threads` threads of work that the kernel spreads over any grid; at least one.
-    int64_t blocks_for(int64_t threads) const {
-        const int64_t most = std::min(multiprocessors_ * kBlocksPerMultiprocessor, kMaxBlocks);
-        return std::clamp<int64_t>((threads + kThreads - 1) / kThreads, 1, most);
+    // Blocks for `threads` threads of work that the kernel spreads over any grid: as many as can be, for short blocks
+    // leave the shortest idle end, and all of them with as much to do.
+    static int64_t blocks_for(int64_t threads) {
+        const int64_t needed = std::max<int64_t>((threads + kThreads - 1) / kThreads, 1);
+        const int64_t rounds = (needed + kMaxBlocks - 1) / kMaxBlocks;
+        return (needed + rounds - 1) / rounds;
     }
 
     template <typename Arguments>
@@ -56,8 +55,15 @@ class Launcher {
     int device_;
     torch::stable::accelerator::DeviceGuard guard_;
     cudaStream_t stream_;
-    int multiprocessors_;
 };
+
+// The block's table, filled and ready; without one no thread waits.
+__device__ __forceinline__ void stage_bounds(const BoundSet& set, Bounds* staged) {
+    if (set.staged > 0) {
+        stage_bounds(set, staged, threadIdx.x, blockDim.x);
+        __syncthreads();
+    }
+}
 
 // A block of a kernel that runs in phases.
 struct SyncedBlock {

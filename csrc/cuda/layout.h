@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include "memory.h"
 
@@ -60,10 +61,9 @@ struct View {
     int64_t spatial_size() const { return channels() > 0 ? sample_size() / channels() : 0; }
 };
 
-// A tensor as a kernel sees it, its strides in the order of the loop.
+// A tensor as a kernel sees it.
 struct Array {
     char* data;
-    int64_t strides[kMaxDims];
     DType type;
 };
 
@@ -75,15 +75,57 @@ struct Loop {
     bool channels_last;
 };
 
-// The tensors of one launch and how their elements are reached: `head` single elements, `vectors`, and a tail.
+// The tensors of one launch and how their elements are reached: `head` single elements, `vectors`, and a tail. Small:
+// a kernel waits for its arguments before its first loads.
 template <int count>
 struct Operands {
-    Loop loop;
     Array arrays[count];
+    int64_t numel;
     int64_t head;
     int64_t vectors;
     Path path;
 };
+
+// A tensor's strides in the order of the loop.
+struct Strides {
+    int64_t at[kMaxDims];
+};
+
+// The way through tensors that are reached one element at a time.
+template <int count>
+struct Walk {
+    Loop loop;
+    Strides strides[count];
+};
+
+// An operation with the way through its tensors.
+template <typename Operation>
+struct Walked {
+    Operation operation;
+    Walk<Operation::kCount> walk;
+};
+
+// What a kernel takes: the way only where it goes it.
+template <typename Operation, Path path>
+using Arguments = std::conditional_t<path == Path::Strided, Walked<Operation>, Operation>;
+
+template <typename Operation>
+AK_FUNCTION const Operation& operation_of(const Operation& operation) {
+    return operation;
+}
+template <typename Operation>
+AK_FUNCTION const Operation& operation_of(const Walked<Operation>& walked) {
+    return walked.operation;
+}
+
+template <Path path, typename Operation>
+const Arguments<Operation, path>& arguments_of(const Walked<Operation>& walked) {
+    if constexpr (path == Path::Strided) {
+        return walked;
+    } else {
+        return walked.operation;
+    }
+}
 
 template <int count>
 struct Offsets {
@@ -92,14 +134,14 @@ struct Offsets {
 
 // Where element i of the loop lies in each tensor, in elements.
 template <int count>
-AK_FUNCTION Offsets<count> strided_offsets(const Operands<count>& operands, int64_t i) {
+AK_FUNCTION Offsets<count> strided_offsets(const Walk<count>& walk, int64_t i) {
     Offsets<count> offsets{};
-    for (int dim = operands.loop.dims - 1; dim >= 0; --dim) {
-        const Divisor& size = operands.loop.sizes[dim];
+    for (int dim = walk.loop.dims - 1; dim >= 0; --dim) {
+        const Divisor& size = walk.loop.sizes[dim];
         const int64_t outer = size.divide(i);
         const int64_t index = i - outer * size.value;
         for (int k = 0; k < count; ++k) {
-            offsets.at[k] += index * operands.arrays[k].strides[dim];
+            offsets.at[k] += index * walk.strides[k].at[dim];
         }
         i = outer;
     }
@@ -123,7 +165,7 @@ AK_FUNCTION int64_t single_element(const Operands<count>& operands, int64_t i) {
 
 template <Path path, int count>
 AK_FUNCTION int64_t single_elements(const Operands<count>& operands) {
-    return operands.loop.numel - operands.vectors * kWidth<path>;
+    return operands.numel - operands.vectors * kWidth<path>;
 }
 
 // From the place of an element in the loop to its sample and channel.
@@ -173,20 +215,20 @@ inline Loop make_loop(const View& view, bool channels_last) {
     return loop;
 }
 
-inline Array make_array(const Loop& loop, const View& view) {
-    Array array{view.data, {}, view.type};
+inline Strides make_strides(const Loop& loop, const View& view) {
+    Strides strides{};
     for (int dim = 0; dim < view.dims; ++dim) {
         const int source = loop.channels_last && dim > 0 ? (dim == view.dims - 1 ? 1 : dim + 1) : dim;
-        array.strides[dim] = view.strides[source];
+        strides.at[dim] = view.strides[source];
     }
-    return array;
+    return strides;
 }
 
 // Contiguous in the loop's order; a dimension of size 1 may have any stride.
-inline bool is_dense(const Loop& loop, const Array& array) {
+inline bool is_dense(const Loop& loop, const Strides& strides) {
     int64_t expected = 1;
     for (int dim = loop.dims - 1; dim >= 0; --dim) {
-        if (loop.sizes[dim].value != 1 && array.strides[dim] != expected) {
+        if (loop.sizes[dim].value != 1 && strides.at[dim] != expected) {
             return false;
         }
         expected *= loop.sizes[dim].value;
@@ -197,11 +239,11 @@ inline bool is_dense(const Loop& loop, const Array& array) {
 // The order of a tensor's memory: channels last where it is so, else logical.
 inline Loop memory_loop(const View& view) {
     const Loop logical = make_loop(view, false);
-    if (view.dims <= 2 || is_dense(logical, make_array(logical, view))) {
+    if (view.dims <= 2 || is_dense(logical, make_strides(logical, view))) {
         return logical;
     }
     const Loop last = make_loop(view, true);
-    return is_dense(last, make_array(last, view)) ? last : logical;
+    return is_dense(last, make_strides(last, view)) ? last : logical;
 }
 
 // The order for locate(); without bounds per channel a sample is one segment.
@@ -221,27 +263,42 @@ inline int64_t elements_to_alignment(const Array& array, int width) {
 
 // Vectors where all tensors are dense in the loop's order and reach alignment at the same element, else one by one.
 template <int count>
-Operands<count> plan(const Loop& loop, const View (&views)[count]) {
+Operands<count> plan(const Walk<count>& walk, const View (&views)[count]) {
     Operands<count> operands{};
-    operands.loop = loop;
+    operands.numel = walk.loop.numel;
     bool dense = true;
     int floats = 0, halves = 0;
     for (int k = 0; k < count; ++k) {
         if (views[k].present) {
-            operands.arrays[k] = make_array(loop, views[k]);
-            dense = dense && is_dense(loop, operands.arrays[k]);
+            operands.arrays[k] = {views[k].data, views[k].type};
+            dense = dense && is_dense(walk.loop, walk.strides[k]);
             (views[k].type == DType::Float ? floats : halves) += 1;
         }
     }
     const Path vectors = halves == 0 ? Path::Floats : floats == 0 ? Path::Halves : Path::Mixed;
-    const int width = vectors == Path::Halves ? kWidth<Path::Halves> : kWidth<Path::Mixed>;
+    const int width = width_of(vectors);
     operands.head = elements_to_alignment(operands.arrays[0], width);
     for (int k = 1; k < count; ++k) {
         dense = dense && (!views[k].present || elements_to_alignment(operands.arrays[k], width) == operands.head);
     }
-    operands.path = dense && operands.head + width <= loop.numel ? vectors : Path::Strided;
-    operands.vectors = operands.path == Path::Strided ? 0 : (loop.numel - operands.head) / width;
+    operands.path = dense && operands.head + width <= operands.numel ? vectors : Path::Strided;
+    operands.vectors = operands.path == Path::Strided ? 0 : (operands.numel - operands.head) / width;
     return operands;
+}
+
+template <int count>
+Walk<count> make_walk(const Loop& loop, const View (&views)[count]) {
+    Walk<count> walk{loop, {}};
+    for (int k = 0; k < count; ++k) {
+        walk.strides[k] = make_strides(loop, views[k]);
+    }
+    return walk;
+}
+
+template <int count>
+void take_one_by_one(Operands<count>& operands) {
+    operands.path = Path::Strided;
+    operands.vectors = 0;
 }
 
 }  // namespace advkernels::cuda

@@ -21,6 +21,10 @@ constexpr int kWidth = path == Path::Halves    ? 8
                        : path == Path::Strided ? 1
                                                : 4;
 
+constexpr int width_of(Path path) {
+    return path == Path::Halves ? kWidth<Path::Halves> : path == Path::Strided ? 1 : kWidth<Path::Mixed>;
+}
+
 struct alignas(16) Words4 {
     uint32_t words[4];
 };
@@ -98,32 +102,46 @@ AK_FUNCTION void write_vector(char* data, DType type, int64_t first, Words4 vect
     }
 }
 
+template <typename T, int width>
+AK_FUNCTION Floats<width> widen_halves(Words4 vector) {
+    Floats<width> result;
+    for (int i = 0; i < width; ++i) {
+        result.values[i] = to_float(T{static_cast<uint16_t>(vector.words[i / 2] >> (16 * (i % 2)))});
+    }
+    return result;
+}
+
+template <typename T, int width>
+AK_FUNCTION Words4 narrow_halves(const Floats<width>& source) {
+    Words4 vector{};
+    for (int i = 0; i < width / 2; ++i) {
+        vector.words[i] = pack_floats<T>(source.values[2 * i], source.values[2 * i + 1]);
+    }
+    return vector;
+}
+
 template <Path path>
 AK_FUNCTION Floats<kWidth<path>> widen(Words4 vector, DType type) {
-    Floats<kWidth<path>> result;
-    if (is_float<path>(type)) {
-        for (int i = 0; i < 4; ++i) {
-            result.values[i] = float_from_bits(vector.words[i]);
-        }
-    } else {
-        for (int i = 0; i < kWidth<path>; ++i) {
-            result.values[i] = half_bits_to_float(vector.words[i / 2] >> (16 * (i % 2)), type);
-        }
+    constexpr int width = kWidth<path>;
+    if (!is_float<path>(type)) {
+        return type == DType::BFloat16 ? widen_halves<BFloat16, width>(vector) : widen_halves<Float16, width>(vector);
+    }
+    Floats<width> result;
+    for (int i = 0; i < 4; ++i) {
+        result.values[i] = float_from_bits(vector.words[i]);
     }
     return result;
 }
 
 template <Path path>
 AK_FUNCTION Words4 narrow(const Floats<kWidth<path>>& source, DType type) {
+    constexpr int width = kWidth<path>;
+    if (!is_float<path>(type)) {
+        return type == DType::BFloat16 ? narrow_halves<BFloat16, width>(source) : narrow_halves<Float16, width>(source);
+    }
     Words4 vector{};
-    if (is_float<path>(type)) {
-        for (int i = 0; i < 4; ++i) {
-            vector.words[i] = bits_from_float(source.values[i]);
-        }
-    } else {
-        for (int i = 0; i < kWidth<path>; ++i) {
-            vector.words[i / 2] |= half_bits_from_float(source.values[i], type) << (16 * (i % 2));
-        }
+    for (int i = 0; i < 4; ++i) {
+        vector.words[i] = bits_from_float(source.values[i]);
     }
     return vector;
 }

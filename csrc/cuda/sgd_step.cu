@@ -61,7 +61,7 @@ void launch_all(const Launcher& launcher, const SgdShared& shared, const std::ve
             listed.push_back(views);
         } else {
             const SgdStrided arguments = plan_sgd_strided(shared, views);
-            launcher.launch(sgd_step_strided_kernel, launcher.blocks_for(arguments.operands.loop.numel), arguments);
+            launcher.launch(sgd_step_strided_kernel, launcher.blocks_for(arguments.operands.numel), arguments);
         }
     }
     for (size_t begin = 0; begin < listed.size();) {

@@ -53,6 +53,7 @@ struct SgdStrided {
     enum { kParam, kGrad, kMaster, kMomentum, kCount };
     SgdShared shared;
     Operands<kCount> operands;
+    Walk<kCount> walk;
     int64_t* step;
 };
 
@@ -164,8 +165,8 @@ AK_FUNCTION void sgd_step_strided_thread(const SgdStrided& a, bool first, const 
     const SgdArrays arrays{t[SgdStrided::kParam].data,    t[SgdStrided::kGrad].data,  t[SgdStrided::kMaster].data,
                            t[SgdStrided::kMomentum].data, t[SgdStrided::kParam].type, t[SgdStrided::kGrad].type,
                            t[SgdStrided::kMomentum].type};
-    for (int64_t i = thread; i < a.operands.loop.numel; i += threads) {
-        sgd_element(arrays, strided_offsets(a.operands, i), first, a.shared.has_momentum, settings);
+    for (int64_t i = thread; i < a.operands.numel; i += threads) {
+        sgd_element(arrays, strided_offsets(a.walk, i), first, a.shared.has_momentum, settings);
     }
 }
 
@@ -176,7 +177,9 @@ struct SgdViews {
 };
 
 inline SgdStrided plan_sgd_strided(const SgdShared& shared, const SgdViews& v) {
-    return {shared, plan<SgdStrided::kCount>(memory_loop(v.param), {v.param, v.grad, v.master, v.momentum}), v.step};
+    const View views[SgdStrided::kCount] = {v.param, v.grad, v.master, v.momentum};
+    const Walk<SgdStrided::kCount> walk = make_walk(memory_loop(v.param), views);
+    return {shared, plan(walk, views), walk, v.step};
 }
 
 // Whether the tensors of a parameter are dense in one order, as the list needs them.
@@ -184,7 +187,7 @@ inline bool shares_order(const SgdViews& v) {
     const Loop loop = memory_loop(v.param);
     bool dense = true;
     for (const View* view : {&v.param, &v.grad, &v.master, &v.momentum}) {
-        dense = dense && (!view->present || is_dense(loop, make_array(loop, *view)));
+        dense = dense && (!view->present || is_dense(loop, make_strides(loop, *view)));
     }
     return dense;
 }
@@ -197,7 +200,7 @@ void append(SgdList<capacity>& list, const SgdViews& v) {
     const int width = kWidth<Path::Mixed>;
     bool aligned = true;
     for (const View* view : {&v.param, &v.grad, &v.master, &v.momentum}) {
-        aligned = aligned && (!view->present || elements_to_alignment({view->data, {}, view->type}, width) == 0);
+        aligned = aligned && (!view->present || elements_to_alignment({view->data, view->type}, width) == 0);
     }
     list.tensor[list.tensors] = {v.param.data,    v.grad.data,  v.master.present ? v.master.data : nullptr,
                                  v.momentum.data, v.step,       v.param.numel(),

@@ -8,22 +8,22 @@ namespace {
 
 constexpr const char* kName = "sign_step_";
 
-template <Path path>
+template <Path path, Reach reach>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks)
-    sign_step_kernel(const __grid_constant__ SignStep arguments) {
-    __shared__ Bounds staged[kStagedChannels];
-    if (arguments.bounds.staged > 0) {  // a barrier would delay the first loads
-        stage_bounds(arguments.bounds, staged, threadIdx.x, blockDim.x);
-        __syncthreads();
+    sign_step_kernel(const __grid_constant__ Arguments<SignStep, path> arguments) {
+    __shared__ Bounds staged[reach == Reach::Anywhere ? kStagedChannels : 1];
+    if constexpr (reach == Reach::Anywhere) {
+        stage_bounds(operation_of(arguments).bounds, staged);
     }
     const int64_t threads = int64_t{gridDim.x} * blockDim.x;
-    sign_step_thread<path>(arguments, staged, int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads);
+    sign_step_thread<path, reach>(arguments, staged, int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads);
 }
 
-template <Path path>
-void launch(const Launcher& launcher, const SignStep& arguments) {
-    const int64_t work = path == Path::Strided ? arguments.operands.loop.numel : arguments.operands.vectors;
-    launcher.launch(sign_step_kernel<path>, launcher.blocks_for(work), arguments);
+template <Path path, Reach reach>
+void launch(const Launcher& launcher, const Walked<SignStep>& planned) {
+    const Operands<SignStep::kCount>& operands = planned.operation.operands;
+    const int64_t work = path == Path::Strided ? operands.numel : operands.vectors;
+    launcher.launch(sign_step_kernel<path, reach>, launcher.blocks_for(work), arguments_of<path>(planned));
 }
 
 template <typename Given>
@@ -32,19 +32,11 @@ void sign_step_cuda(Tensor delta, Tensor grad, Tensor x, Given bounds, std::opti
     check_step(kName, delta, grad, x, mask, out);
     const Launcher launcher(kName, x);
     const GivenBounds given(launcher, kName, bounds, kBounds, x);
-    const SignStep arguments = plan_sign_step(
+    const Walked<SignStep> planned = plan_sign_step(
         view(kName, delta), view(kName, grad), view(kName, x), out ? view(kName, *out) : View{}, given.set,
         mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr, mask ? mask->stride(0) : 0);
-    switch (arguments.operands.path) {
-        case Path::Floats:
-            return launch<Path::Floats>(launcher, arguments);
-        case Path::Halves:
-            return launch<Path::Halves>(launcher, arguments);
-        case Path::Mixed:
-            return launch<Path::Mixed>(launcher, arguments);
-        case Path::Strided:
-            return launch<Path::Strided>(launcher, arguments);
-    }
+    with_kernel(planned.operation.operands.path, planned.operation.reach(),
+                [&]<Path path, Reach reach>() { launch<path, reach>(launcher, planned); });
 }
 
 }  // namespace

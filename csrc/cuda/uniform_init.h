@@ -11,18 +11,22 @@ constexpr int64_t kTileBits = 2048;  // random words that a block of channels-la
 struct UniformInit {
     enum { kDelta, kX, kOut, kCount };
     Operands<kCount> operands;
-    Order order;
-    BoundSet bounds;
-    Divisor sample_size;
     DrawState state;
     bool has_out;
     bool located;  // sample or channel of an element matter to its bounds
+    Divisor sample_size;
+    Order order;
+    BoundSet bounds;
     // Channels last: four neighbouring pixels of a sample, a quad, share one group of random words a channel.
     Divisor quads_per_sample, channels;
     int64_t quads;
     int64_t tile_quads;
     int64_t tiles;  // 0 where the path has none
 
+    template <Reach reach>
+    AK_FUNCTION Position find(int64_t i) const {
+        return reach == Reach::Channels || (reach == Reach::Anywhere && located) ? locate(order, i) : Position{};
+    }
     AK_FUNCTION const Array& array(int k) const { return operands.arrays[k]; }
     // The element's index in N, C, H, W order that its random number hangs on.
     AK_FUNCTION int64_t logical_index(int64_t i) const {
@@ -35,11 +39,12 @@ struct UniformInit {
 };
 
 // Element i of the loop with its random bits, at these offsets.
+template <Reach reach>
 AK_FUNCTION void uniform_init_element(const UniformInit& a, const Bounds* staged, int64_t i, uint32_t bits,
                                       const Offsets<UniformInit::kCount>& offsets) {
     const Array &delta = a.array(UniformInit::kDelta), &image = a.array(UniformInit::kX);
-    const Position position = a.located ? locate(a.order, i) : Position{};
-    const Bounds bounds = find_bounds(a.bounds, staged, position.sample, channel(a.order, position));
+    const Position position = a.find<reach>(i);
+    const Bounds bounds = find_bounds<reach>(a.bounds, staged, position.sample, channel(a.order, position));
     const float x = read_element(image.data, image.type, offsets.at[UniformInit::kX]);
     write_element(delta.data, delta.type, offsets.at[UniformInit::kDelta], uniform_init(bits, x, bounds));
     if (a.has_out) {
@@ -49,25 +54,24 @@ AK_FUNCTION void uniform_init_element(const UniformInit& a, const Bounds* staged
     }
 }
 
-// The vector at `first` of the loop with its random bits.
-template <Path path>
-AK_FUNCTION void uniform_init_vector(const UniformInit& a, const Bounds* staged, int64_t first,
-                                     const uint32_t (&bits)[kWidth<path>]) {
+template <int width>
+struct RandomBits {
+    uint32_t bits[width];
+};
+
+// The vector at `first` of the loop; draw() gives its RandomBits, after the load that it need not wait for.
+template <Path path, Reach reach, typename Draw>
+AK_FUNCTION void uniform_init_vector(const UniformInit& a, const Bounds* staged, int64_t first, const Draw& draw) {
     constexpr int width = kWidth<path>;
     const Array &delta = a.array(UniformInit::kDelta), &image = a.array(UniformInit::kX);
     const Words4 x_words = read_vector<path>(image.data, image.type, first);
-    Position position = a.located ? locate(a.order, first) : Position{};
-    const bool one_segment = !a.located || in_one_segment(a.order, position, width);
-    Bounds bounds = find_bounds(a.bounds, staged, position.sample, channel(a.order, position));
+    const RandomBits<width> random = draw();
+    const Position position = a.find<reach>(first);
     const Floats<width> x = widen<path>(x_words, image.type);
     Floats<width> d;
-    for (int i = 0; i < width; ++i) {
-        if (i > 0 && !one_segment) {
-            advance(a.order, position);
-            bounds = find_bounds(a.bounds, staged, position.sample, channel(a.order, position));
-        }
-        d.values[i] = uniform_init(bits[i], x.values[i], bounds);
-    }
+    visit_vector<width, reach>(a.bounds, a.order, staged, position, [&](int i, Bounds bounds) {
+        d.values[i] = uniform_init(random.bits[i], x.values[i], bounds);
+    });
     const Words4 stored = narrow<path>(d, delta.type);
     write_vector<path>(delta.data, delta.type, first, stored);
     if (a.has_out) {
@@ -80,34 +84,47 @@ AK_FUNCTION void uniform_init_vector(const UniformInit& a, const Bounds* staged,
     }
 }
 
+// The random bits of the elements from `first` on, a multiple of 4.
+template <int width>
+AK_FUNCTION RandomBits<width> random_vector(const UniformInit& a, PhiloxKey key, int64_t first) {
+    constexpr int groups = width / 4;
+    Philox4 words[groups];
+    for (int i = 0; i < groups; ++i) {
+        words[i] = counter_of(key, a.logical_index(first + 4 * i));
+    }
+    philox_all(words, static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32));
+    RandomBits<width> random;
+    for (int i = 0; i < groups; ++i) {
+        random.bits[4 * i] = words[i].w0;
+        random.bits[4 * i + 1] = words[i].w1;
+        random.bits[4 * i + 2] = words[i].w2;
+        random.bits[4 * i + 3] = words[i].w3;
+    }
+    return random;
+}
+
 // Logical order: what thread `thread` of all the grid's `threads` does.
-template <Path path>
-AK_FUNCTION void uniform_init_thread(const UniformInit& a, const Bounds* staged, PhiloxKey key, int64_t thread,
-                                     int64_t threads) {
+template <Path path, Reach reach>
+AK_FUNCTION void uniform_init_thread(const Arguments<UniformInit, path>& arguments, const Bounds* staged, PhiloxKey key,
+                                     int64_t thread, int64_t threads) {
+    const UniformInit& a = operation_of(arguments);
     if constexpr (path == Path::Strided) {
-        for (int64_t i = thread; i < a.operands.loop.numel; i += threads) {
+        for (int64_t i = thread; i < a.operands.numel; i += threads) {
             const int64_t logical = a.logical_index(i);
             const uint32_t bits = lane_of(random_words(key, logical), logical);
-            uniform_init_element(a, staged, i, bits, strided_offsets(a.operands, i));
+            uniform_init_element<reach>(a, staged, i, bits, strided_offsets(arguments.walk, i));
         }
     } else {
         constexpr int width = kWidth<path>;
         for (int64_t v = thread; v < a.operands.vectors; v += threads) {
-            uint32_t bits[width];
-            for (int group = 0; group < width; group += 4) {
-                const Philox4 words = random_words(key, a.logical_index(v * width + group));
-                bits[group] = words.w0;
-                bits[group + 1] = words.w1;
-                bits[group + 2] = words.w2;
-                bits[group + 3] = words.w3;
-            }
-            uniform_init_vector<path>(a, staged, v * width, bits);
+            uniform_init_vector<path, reach>(a, staged, v * width,
+                                             [&] { return random_vector<width>(a, key, v * width); });
         }
         for (int64_t s = thread; s < single_elements<path>(a.operands); s += threads) {
             const int64_t i = single_element<path>(a.operands, s);
             const int64_t logical = a.logical_index(i);
             const uint32_t bits = lane_of(random_words(key, logical), logical);
-            uniform_init_element(a, staged, i, bits, dense_offsets<UniformInit::kCount>(i));
+            uniform_init_element<reach>(a, staged, i, bits, dense_offsets<UniformInit::kCount>(i));
         }
     }
 }
@@ -142,31 +159,35 @@ AK_FUNCTION void draw_tile(const UniformInit& a, PhiloxKey key, Tile tile, uint3
 }
 
 // Second phase, once all random words are there.
-template <Path path>
+template <Path path, Reach reach>
 AK_FUNCTION void fill_tile(const UniformInit& a, const Bounds* staged, Tile tile, const uint32_t* bits, int thread,
                            int threads) {
     constexpr int width = kWidth<path>;
     const int64_t begin = tile.first_quad * 4 * a.channels.value, count = tile.quads * 4 * a.channels.value;
     for (int64_t i = int64_t{thread} * width; i < count; i += int64_t{threads} * width) {
         if (i + width <= count) {
-            uint32_t vector_bits[width];
-            for (int j = 0; j < width; ++j) {
-                vector_bits[j] = bits[i + j];
-            }
-            uniform_init_vector<path>(a, staged, begin + i, vector_bits);
+            uniform_init_vector<path, reach>(a, staged, begin + i, [&] {
+                RandomBits<width> random;
+                for (int j = 0; j < width; ++j) {
+                    random.bits[j] = bits[i + j];
+                }
+                return random;
+            });
         } else {
             for (int64_t j = i; j < count; ++j) {
-                uniform_init_element(a, staged, begin + j, bits[j], dense_offsets<UniformInit::kCount>(begin + j));
+                uniform_init_element<reach>(a, staged, begin + j, bits[j],
+                                            dense_offsets<UniformInit::kCount>(begin + j));
             }
         }
     }
 }
 
 // `bounds` is planned before; out may be absent.
-inline UniformInit plan_uniform_init(const View& delta, const View& x, const View& out, const BoundSet& bounds,
-                                     const DrawState& state) {
+inline Walked<UniformInit> plan_uniform_init(const View& delta, const View& x, const View& out, const BoundSet& bounds,
+                                             const DrawState& state) {
     const View views[UniformInit::kCount] = {delta, x, out};
-    UniformInit a{};
+    Walked<UniformInit> planned{{}, make_walk(memory_loop(delta), views)};
+    UniformInit& a = planned.operation;
     a.bounds = bounds;
     a.sample_size = make_divisor(x.sample_size());
     a.state = state;
@@ -176,19 +197,19 @@ inline UniformInit plan_uniform_init(const View& delta, const View& x, const Vie
     a.quads_per_sample = make_divisor(x.spatial_size() / 4);
     a.quads = x.samples() * (x.spatial_size() / 4);
 
-    a.operands = plan(memory_loop(delta), views);
+    const bool channels_last = planned.walk.loop.channels_last;
+    a.operands = plan(planned.walk, views);
+    keep_vectors(a.operands, x, channels_last, bounds, false);
     const bool aligned = a.operands.path != Path::Strided && a.operands.head == 0;
-    if (a.operands.loop.channels_last && aligned && x.spatial_size() % 4 == 0 && x.channels() * 8 <= kTileBits) {
+    if (channels_last && aligned && x.spatial_size() % 4 == 0 && x.channels() * 8 <= kTileBits) {
         a.tile_quads = kTileBits / (x.channels() * 8) * 2;  // even: tiles of whole vectors
         a.tiles = (a.quads + a.tile_quads - 1) / a.tile_quads;
-    } else if (a.operands.loop.channels_last || !aligned ||
-               (state.sample_index != nullptr && x.sample_size() % 4 != 0)) {
-        a.operands = plan(make_loop(delta, false), views);
-        a.operands.path = Path::Strided;
-        a.operands.vectors = 0;
+    } else if (channels_last || !aligned || (state.sample_index != nullptr && x.sample_size() % 4 != 0)) {
+        planned.walk = make_walk(make_loop(delta, false), views);
+        take_one_by_one(a.operands);
     }
-    a.order = make_order(x, a.operands.loop.channels_last, bounds.per_channel);
-    return a;
+    a.order = make_order(x, planned.walk.loop.channels_last, bounds.per_channel);
+    return planned;
 }
 
 }  // namespace advkernels::cuda

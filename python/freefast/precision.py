@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+import advkernels as ak
 from freefast.errors import UserError
 
 PrecisionName = Literal["fp32", "amp-bf16", "amp-fp16", "half-bf16", "half-fp16"]
@@ -112,7 +113,7 @@ class Precision:
         return None if self.loss_scale in ("none", "dynamic") else float(self.loss_scale)
 
     def require(self, model: nn.Module, device: torch.device, example: Tensor) -> None:
-        """Try a forward and a backward pass.
+        """Try a forward and a backward pass, and an update where the loss is scaled.
 
         model: left as it is
         example: (N, C, H, W) float32, on the device
@@ -124,10 +125,15 @@ class Precision:
         twin = self.prepare(copy.deepcopy(model)).to(device).train()
         try:
             logits = self.logits(twin, example)
-            F.cross_entropy(logits, torch.zeros(len(example), dtype=torch.int64, device=device)).backward()
+            loss = F.cross_entropy(logits, torch.zeros(len(example), dtype=torch.int64, device=device))
+            scaler = self.make_scaler(device)
+            scaler.scale(loss).backward()
+            if scaler.is_enabled():
+                scaler.step(ak.MasterSGD(twin.parameters(), lr=0.0))
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"precision: {self.name} does not run on {device}: {reason}") from error
+            scaled = "" if self.loss_scale == "none" else f" with loss scale {self.loss_scale}"
+            raise UserError(f"precision: {self.name}{scaled} does not run on {device}: {reason}") from error
 
 
 def _number(loss_scale: str | float) -> str:

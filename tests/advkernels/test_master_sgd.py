@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import advkernels as ak
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SCALED = {"cpu": DTYPES, "cuda": (torch.float32, torch.float16)}  # whose gradients torch's GradScaler takes there
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 SETTINGS = [
     {"momentum": 0.0, "dampening": 0.0, "nesterov": False},
@@ -93,13 +94,13 @@ def backward(params: list[nn.Parameter], coefficients: list[Tensor], scaler: tor
 class Schedule:
     """Random parameters, settings and steps, finite or overflowing; with an odd seed the first one overflows."""
 
-    def __init__(self, seed: int, device: str) -> None:
+    def __init__(self, seed: int, device: str, dtypes: tuple[torch.dtype, ...]) -> None:
         self.random = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.device = device
         choose = self.random.choice
-        dtypes = [choose(DTYPES) for _ in range(choose((1, 2, 3)))]
-        self.params = [nn.Parameter(self.draw(choose(((), (1,), (5,), (2, 3)))).to(dtype)) for dtype in dtypes]
+        drawn = [choose(dtypes) for _ in range(choose((1, 2, 3)))]
+        self.params = [nn.Parameter(self.draw(choose(((), (1,), (5,), (2, 3)))).to(dtype)) for dtype in drawn]
         momentum, dampening = choose((0.0, 0.5, 0.9)), choose((0.0, 0.3))
         self.settings: dict[str, Any] = {
             "lr": 0.1, "momentum": momentum, "dampening": dampening, "weight_decay": choose((0.0, 0.01)),
@@ -152,7 +153,7 @@ class Schedule:
 
 def test_overflowing_steps_leave_no_trace_with_a_grad_scaler(device: str, backend: str) -> None:
     for seed in range(SCALED_SCHEDULES):
-        schedule = Schedule(seed, device)
+        schedule = Schedule(seed, device, SCALED[device])
         scaler = torch.amp.GradScaler(device, init_scale=schedule.scale, growth_interval=2)
 
         def step(
@@ -170,7 +171,7 @@ def test_overflowing_steps_leave_no_trace_with_a_grad_scaler(device: str, backen
 
 def test_overflowing_steps_leave_no_trace_with_scale_and_found_inf_set(device: str, backend: str) -> None:
     for seed in range(DIRECT_SCHEDULES):
-        schedule = Schedule(seed, device)
+        schedule = Schedule(seed, device, DTYPES)
 
         def step(coefficients: list[Tensor], finite: bool, schedule: Schedule = schedule) -> float:
             unscaled, found = schedule.random.random() < 0.3, 0 if finite else schedule.random.choice((1, 2))
@@ -233,7 +234,8 @@ def test_update_after_a_skipped_first_step_is_the_first(device: str, backend: st
 
 def test_gradients_unscaled_before_the_step(device: str, backend: str) -> None:
     """scaler.unscale_ and clipping: the step takes the gradients as they are, and skips what unscale_ found."""
-    params = parameters(device, torch.float32, torch.bfloat16)
+    half = torch.bfloat16 if device == "cpu" else torch.float32  # unscale_ takes no float16
+    params = parameters(device, torch.float32, half)
     optimizer = ak.MasterSGD(params, lr=0.1, momentum=0.9, dampening=0.3)
     rules = [Rule(param, lr=0.1, momentum=0.9, dampening=0.3) for param in params]
     scaler = torch.amp.GradScaler(device, init_scale=1000.0)
@@ -566,7 +568,7 @@ def test_wrong_scales_are_refused_and_nothing_updated(name: str, value: object, 
 @pytest.mark.gpu
 @pytest.mark.parametrize("scaler_device", ["cuda", "cpu"])
 def test_parameters_of_several_devices(scaler_device: str) -> None:
-    params = [*parameters("cpu", *DTYPES), *parameters("cuda", *DTYPES)]
+    params = [*parameters("cpu", *SCALED["cpu"]), *parameters("cuda", *SCALED["cuda"])]
     settings = {"lr": 0.1, "momentum": 0.9, "dampening": 0.3}
     optimizer = ak.MasterSGD(params, **settings)
     rules = [Rule(param, **settings) for param in params]

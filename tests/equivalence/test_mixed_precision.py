@@ -122,6 +122,8 @@ def test_same_bits_in_a_residual_network(device: str) -> None:
 @pytest.mark.parametrize("method", ["free", "fast random"])
 def test_loss_scale_changes_no_bit(method: str, master_weights: bool, device: str, backend: str) -> None:
     """A power of two moves exponents alone, and bfloat16 and float32 have range enough."""
+    if device == "cuda":
+        pytest.skip("torch's GradScaler takes no bfloat16 gradients on CUDA; float16 gradients may overflow")
     start = make_start("small_cnn", device)
     states = []
     for loss_scale in ("none", "dynamic"):
