@@ -4,11 +4,14 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -40,8 +43,24 @@ def sanitizer(tool: str) -> Step:
     return Step(tool, command, tests, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTEST_ADDOPTS": ""})
 
 
-def steps(images: Path | None) -> list[Step]:
-    """Build, test, train; with a folder of images (train/ and test/) the training runs on them."""
+def architecture() -> dict[str, str]:
+    """What to compile for: this machine's GPU, unless something else is asked for."""
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    if "TORCH_CUDA_ARCH_LIST" in os.environ or not shutil.which(query[0]):
+        return {}
+    return {"TORCH_CUDA_ARCH_LIST": subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]}
+
+
+def workers() -> list[str]:
+    """pytest's options for a process a core, a few left to the sanitizers, where pytest-xdist is there."""
+    return ["-n", str(max(1, (os.cpu_count() or 1) - 4))] if find_spec("xdist") else []
+
+
+def stages(images: Path | None) -> list[list[Step]]:
+    """Build, test, measure, train; the steps of a stage run side by side.
+
+    images: a folder with train/ and test/, for what trains; None takes digits and made-up images
+    """
     python = sys.executable
     dataset = (
         ["--dataset", "imagefolder", "--data-root", str(images), "--limit-test", "1000"]
@@ -51,28 +70,29 @@ def steps(images: Path | None) -> list[Step]:
     model = "preactresnet18" if images else "small_cnn"
     install = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", str(ROOT)]
     tests = [python, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), str(ROOT / "tests"), "-m", "gpu"]
-    tests += [f"--junitxml={REPORT}"]
+    tests += [f"--junitxml={REPORT}", *workers()]
     train = [python, "-m", "freefast", "train", "fast", "--model", model, *dataset, "--device", "cuda"]
     train += ["--epochs", "2", "--out", str(LOGS / "fast")]
     names = ("gpu_kernels.py", "gpu_precision.py", "gpu_evaluation.py")
     kernels, precision, evaluation = (ROOT / "benchmarks" / name for name in names)
     on_images = ["--images", str(images)] if images else []
     return [
-        Step("device", ["nvidia-smi"]),
-        Step("install", install, (ROOT / "setup.py", ROOT / "csrc" / "formulas.h")),
-        Step("info", [python, "-m", "advkernels.info"]),
-        Step("tests", tests, (ROOT / "tests" / "conftest.py",)),
-        Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,)),
-        Step("precision", [python, str(precision), str(PRECISION), *on_images], (precision,)),
-        Step("evaluation", [python, str(evaluation), str(EVALUATION), *on_images], (evaluation,)),
-        Step("train", train, (images / "train", images / "test") if images else ()),
-        *map(sanitizer, ("memcheck", "racecheck", "initcheck")),
+        [Step("device", ["nvidia-smi"])],
+        [Step("install", install, (ROOT / "setup.py", ROOT / "csrc" / "formulas.h"), architecture())],
+        [Step("info", [python, "-m", "advkernels.info"])],
+        [
+            Step("tests", tests, (ROOT / "tests" / "conftest.py",)),
+            *map(sanitizer, ("memcheck", "racecheck", "initcheck")),
+        ],
+        [Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,))],
+        [Step("precision", [python, str(precision), str(PRECISION), *on_images], (precision,))],
+        [Step("evaluation", [python, str(evaluation), str(EVALUATION), *on_images], (evaluation,))],
+        [Step("train", train, (images / "train", images / "test") if images else ())],
     ]
 
 
 def run(step: Step) -> dict[str, object]:
     """Run a step into its log; what it did, for the result file."""
-    print(f"== {step.name}: {' '.join(step.command)}", flush=True)
     start = time.perf_counter()
     with (LOGS / f"{step.name}.log").open("w") as log:
         try:
@@ -88,12 +108,9 @@ def run(step: Step) -> dict[str, object]:
             log.write(f"{error}\n")
             code = 127
     seconds = round(time.perf_counter() - start, 1)
-    print(
-        *(LOGS / f"{step.name}.log").read_text().splitlines()[-12:],
-        f"-- exit {code}, {seconds} s",
-        sep="\n",
-        flush=True,
-    )
+    last = (LOGS / f"{step.name}.log").read_text().splitlines()[-12:]
+    title = f"== {step.name}: {' '.join(step.command)}"
+    print("\n".join([title, *last, f"-- exit {code}, {seconds} s"]), flush=True)
     command = [part.replace(sys.executable, "python").replace(str(ROOT), ".") for part in step.command]
     return {"command": " ".join(command), "exit_code": code, "seconds": seconds}
 
@@ -127,10 +144,11 @@ def main() -> int:
     parser.add_argument("--commit", help="the commit of these sources, where there is no checkout to ask")
     options = parser.parse_args()
     images = options.images.resolve() if options.images else None
-    sequence = steps(images)
-    missing = [str(path) for step in sequence for path in step.needs if not path.exists()]
+    sequence = stages(images)
+    every = [step for stage in sequence for step in stage]
+    missing = [str(path) for step in every for path in step.needs if not path.exists()]
     if options.dry_run or missing:
-        for step in sequence:
+        for step in every:
             variables = (f"{name}={value}" for name, value in step.environment.items())
             print(f"{step.name}: {' '.join([*variables, *step.command])}")
         print(*(f"missing: {path}" for path in missing), sep="\n")
@@ -138,7 +156,10 @@ def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     for file in (REPORT, KERNELS, PRECISION, EVALUATION):
         file.unlink(missing_ok=True)
-    outcome = {step.name: run(step) for step in sequence}
+    outcome: dict[str, dict[str, object]] = {}
+    for stage in sequence:
+        with ThreadPoolExecutor(len(stage)) as pool:
+            outcome |= dict(zip((step.name for step in stage), pool.map(run, stage), strict=True))
 
     from freefast.reporting import environment  # what the install step made
 

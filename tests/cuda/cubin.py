@@ -13,6 +13,7 @@ from pathlib import Path
 import advkernels
 
 PATHS = ("floats", "halves", "mixed", "strided")
+REACHES = ("alike", "channels", "anywhere")
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,16 @@ def portable(file: Path) -> str:
 
 
 def readable(mangled: str) -> str:
-    """sign_step_kernel<floats> from the linker's name."""
+    """sign_step_kernel<floats, alike> from the linker's name; strided kernels have no other reach than anywhere."""
     names = re.finditer(r"(?=(\d{1,2})([a-z][a-z0-9_]*?(?:kernel|packet)))", mangled)
     name = next((match[2] for match in names if int(match[1]) == len(match[2])), mangled)
     argument = re.search(r"PathE(\d)|ILi(\d+)E", mangled)
     if argument is None:
         return name
-    return f"{name}<{PATHS[int(argument[1])] if argument[1] else argument[2]}>"
+    if argument[1] is None:
+        return f"{name}<{argument[2]}>"
+    path, reach = PATHS[int(argument[1])], re.search(r"ReachE(\d)", mangled)
+    return f"{name}<{path}>" if reach is None or path == "strided" else f"{name}<{path}, {REACHES[int(reach[1])]}>"
 
 
 def table(found: list[Kernel]) -> str:

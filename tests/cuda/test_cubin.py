@@ -7,12 +7,12 @@ from pathlib import Path
 import cubin
 import pytest
 
-IMAGE_PATHS = ("floats", "halves", "mixed")
+IMAGE_KERNELS = [(path, f"{path}, {reach}") for path in ("floats", "halves", "mixed") for reach in cubin.REACHES]
 # Vector loads and stores of 16 bytes that each kernel's body needs: an access of each tensor.
 VECTORS = {
-    **{f"sign_step_kernel<{path}>": (3, 2) for path in IMAGE_PATHS},
-    **{f"uniform_init_kernel<{path}>": (1, 1 if path == "mixed" else 2) for path in IMAGE_PATHS},
-    **{f"uniform_init_tile_kernel<{path}>": (1, 1 if path == "mixed" else 2) for path in IMAGE_PATHS},
+    **{f"sign_step_kernel<{kernel}>": (3, 2) for _, kernel in IMAGE_KERNELS},
+    **{f"uniform_init_kernel<{kernel}>": (1, 1 if path == "mixed" else 2) for path, kernel in IMAGE_KERNELS},
+    **{f"uniform_init_tile_kernel<{kernel}>": (1, 1 if path == "mixed" else 2) for path, kernel in IMAGE_KERNELS},
     "l2_step_kernel<floats>": (6, 2),  # the gradient in three phases, delta in two
     "l2_step_kernel<mixed>": (6, 0),
     "l2_init_kernel<floats>": (1, 2),
