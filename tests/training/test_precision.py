@@ -18,6 +18,7 @@ from freefast.attacks.losses import cross_entropy
 from freefast.attacks.problem import Problem
 from freefast.precision import PRECISIONS
 from freefast.training import setup
+from freefast.training.schedules import Scheduler
 from freefast.training.standard import standard_step
 from freefast.training.state import TrainState
 
@@ -53,7 +54,7 @@ def state_of(model: nn.Module, precision: Precision, device: str, lr: float = 0.
     optimizer = ak.MasterSGD(model.parameters(), lr, momentum=0.9, master_weights=precision.master_weights)
     return TrainState(
         model=model, optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1.0),
+        scheduler=Scheduler(optimizer, [lr]),
         threat=ThreatModel(epsilon=0.1), rng=ak.PhiloxState(0, device), precision=precision,
         delta=torch.zeros(4, 1, 8, 8, device=device),
     )  # fmt: skip

@@ -132,13 +132,13 @@ def _epoch(
             raise UserError(f"a batch of one sample: {error}: try another --batch-size or --limit-train") from error
         sums += torch.stack([loss * len(labels), (logits.argmax(1) == labels).sum()])
         advance(len(labels))
-    loss_sum, correct = sums.tolist()
+    loss_sum, correct, update = torch.cat([sums, state.scheduler.update]).tolist()
     if not math.isfinite(loss_sum):
         raise UserError(f"the loss is not finite in epoch {epoch}: try a smaller --lr-max")
     return {
         "train_loss": loss_sum / samples,
         "train_accuracy": correct / samples,
-        "learning_rate": state.scheduler.get_last_lr()[0],
+        "learning_rate": state.scheduler.rates[int(update)],
         "seconds": time.perf_counter() - start,
     }
 

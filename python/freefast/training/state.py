@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 
 import advkernels as ak
 from freefast.attacks.ball import Ball
@@ -13,6 +12,7 @@ from freefast.attacks.health import GradientHealth
 from freefast.attacks.problem import Problem
 from freefast.precision import FP32, Precision
 from freefast.threat import ThreatModel
+from freefast.training.schedules import Scheduler
 
 
 @dataclass(kw_only=True)
@@ -25,7 +25,7 @@ class TrainState:
     optimizer: ak.MasterSGD
     """Updates the model's weights."""
 
-    scheduler: LRScheduler
+    scheduler: Scheduler
     """Sets the learning rate, stepped once an update."""
 
     threat: ThreatModel
