@@ -74,8 +74,17 @@ class TrainState:
         """Updates made so far, without those that were left out; waits for the device."""
         return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What updates read and write in place, gradients left out: each update makes them anew."""
+        kept = [value for state in self.optimizer.state.values() for value in state.values()]
+        scale = [getattr(self.scaler, name, None) for name in ("_scale", "_growth_tracker")]
+        tensors = [*self.model.parameters(), *self.model.buffers(), *kept, *scale, *self.scheduler.tensors]
+        tensors += [self.delta, self.rng.tensor, self.health.counts]
+        return [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+
     def backward(self, loss: Tensor) -> None:
-        """Put the scaled loss's gradients in the place of the last ones."""
+        """Put the scaled loss's gradients in the place of the last ones, which go first: nothing is added to them."""
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
 
