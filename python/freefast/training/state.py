@@ -77,7 +77,7 @@ class TrainState:
     @property
     def tensors(self) -> list[Tensor]:
         """What updates read and write in place, gradients left out: each update makes them anew."""
-        kept = [value for state in self.optimizer.state.values() for value in state.values()]
+        kept = [state[name] for state in self.optimizer.state.values() for name in sorted(state)]
         scale = [getattr(self.scaler, name, None) for name in ("_scale", "_growth_tracker")]
         tensors = [*self.model.parameters(), *self.model.buffers(), *kept, *scale, *self.scheduler.tensors]
         tensors += [self.delta, self.rng.tensor, self.health.counts]
