@@ -10,6 +10,7 @@ import advkernels as ak
 from freefast import Precision, models
 from freefast.threat import ThreatModel
 from freefast.training.fast import fast_step
+from freefast.training.schedules import Scheduler
 from freefast.training.state import TrainState
 
 
@@ -34,7 +35,7 @@ def make_state(model: torch.nn.Module, precision: Precision, x: torch.Tensor) ->
     return TrainState(
         model=model,
         optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1.0),
+        scheduler=Scheduler(optimizer, [0.01]),
         threat=ThreatModel(epsilon=8 / 255),
         rng=ak.PhiloxState(0),
         precision=precision,

@@ -10,6 +10,7 @@ import advkernels as ak
 from freefast import models
 from freefast.threat import ThreatModel
 from freefast.training.fast import fast_step
+from freefast.training.schedules import Scheduler
 from freefast.training.state import TrainState
 
 THREAT = ThreatModel(epsilon=8 / 255, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
@@ -51,7 +52,7 @@ def benchmark_fast_step(compare: Comparison) -> None:
     state = TrainState(
         model=model,
         optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1.0),
+        scheduler=Scheduler(optimizer, [SGD["lr"]]),
         threat=THREAT,
         rng=ak.PhiloxState(0),
         delta=torch.zeros_like(x),

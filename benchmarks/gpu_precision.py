@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import freefast as ff
-from freefast.data import ImageData, Loader
+from freefast.data import ImageData
 from freefast.precision import PRECISIONS
 from freefast.reporting import environment
 from freefast.training import setup
@@ -27,12 +27,12 @@ from freefast.training.state import TrainState
 
 def batches(data: ImageData, config: ff.TrainConfig, count: int) -> Iterator[tuple[Tensor, Tensor]]:
     """`count` batches on the device, channels last."""
-    loader: Loader = setup.make_loader(config, data)
+    source = setup.make_batches(config, data, torch.device(config.device))
     epoch = 0
     while count > 0:
-        for batch in loader.epoch(epoch):
-            if count > 0 and len(batch.labels) == config.batch_size:
-                yield batch.images.to(config.device, memory_format=torch.channels_last), batch.labels.to(config.device)
+        for size in source.epoch(epoch):
+            if count > 0 and size == config.batch_size:
+                yield source.read(size)
                 count -= 1
         epoch += 1
 

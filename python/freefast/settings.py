@@ -16,6 +16,7 @@ from freefast.precision import PRECISIONS, Precision, PrecisionName
 from freefast.training.schedules import SCHEDULES
 
 Backend = Literal["auto", "reference", "native", "triton"]
+GraphMode = Literal["auto", "on", "off"]
 Device = Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N")]
 
 
@@ -96,7 +97,10 @@ class Settings:
     """CPU threads (auto: 1 for digits and fake, whose batches are too small to share out, else torch's number)."""
 
     workers: int = 0
-    """Processes that prepare batches; 0 prepares them in the training process."""
+    """Processes that prepare batches; 0 prepares them on the device, if it has room for the images."""
+
+    graph: GraphMode = "auto"
+    """Whether a training step is one CUDA graph: on says so where it cannot be (auto: on for CUDA)."""
 
     backend: Backend = "auto"
     """Implementation of the fused operations; auto takes ADVKERNELS_BACKEND's, else the fastest for the device."""
@@ -137,8 +141,10 @@ class Settings:
         self._default("threads", 1 if small else None)
         self._check_precision()
         self._one_of("model", models.MODELS)
-        for name, known in (("dataset", DATASETS), ("schedule", SCHEDULES), ("backend", get_args(Backend))):
+        for name, known in (("dataset", DATASETS), ("schedule", SCHEDULES)):
             self._one_of(name, known)
+        for name, form in (("backend", Backend), ("graph", GraphMode)):
+            self._one_of(name, get_args(form))
         for name in ("limit_train", "limit_test", "image_size", "width", "depth", "widen_factor", "threads"):
             self._at_least(name, 1)
         for name in ("epochs", "batch_size", "restarts"):

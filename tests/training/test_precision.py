@@ -17,7 +17,8 @@ from freefast.attacks.health import GradientHealth, GradientWarning, Health
 from freefast.attacks.losses import cross_entropy
 from freefast.attacks.problem import Problem
 from freefast.precision import PRECISIONS
-from freefast.training import setup
+from freefast.training.captured import CapturedStep
+from freefast.training.schedules import Scheduler
 from freefast.training.standard import standard_step
 from freefast.training.state import TrainState
 
@@ -53,7 +54,7 @@ def state_of(model: nn.Module, precision: Precision, device: str, lr: float = 0.
     optimizer = ak.MasterSGD(model.parameters(), lr, momentum=0.9, master_weights=precision.master_weights)
     return TrainState(
         model=model, optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1.0),
+        scheduler=Scheduler(optimizer, [lr]),
         threat=ThreatModel(epsilon=0.1), rng=ak.PhiloxState(0, device), precision=precision,
         delta=torch.zeros(4, 1, 8, 8, device=device),
     )  # fmt: skip
@@ -299,7 +300,7 @@ def test_updates_that_a_scale_leaves_out_are_counted_and_warned_of(tmp_path: Pat
 
 
 def test_training_and_evaluation_warn_of_gradients_that_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GradientHealth, "add", lambda self, gradient: self._counts.add_(torch.tensor([4, 3, 1])))
+    monkeypatch.setattr(GradientHealth, "add", lambda self, gradient: self.counts.add_(torch.tensor([4, 3, 1])))
     with pytest.warns(GradientWarning) as caught:
         train(small_run(tmp_path))
     texts = [str(warning.message) for warning in caught]
@@ -315,16 +316,15 @@ def test_a_scaled_run_resumes_to_the_same_bits(tmp_path: Path, device: str) -> N
     )  # fmt: skip
     whole = train(config)
     parted = dataclasses.replace(config, out=tmp_path / "parted")
-    stop = setup.make_step(parted)
-    calls = iter(range(100))
+    call, calls = CapturedStep.__call__, iter(range(100))
 
-    def interrupted(*arguments: object) -> object:
+    def interrupted(self: CapturedStep, count: int) -> None:
         if next(calls) == 3:  # in the second epoch
             raise KeyboardInterrupt
-        return stop(*arguments)
+        call(self, count)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "make_step", lambda config: interrupted)
+        patch.setattr(CapturedStep, "__call__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(parted)
     resumed = train(parted, resume=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from freefast import TrainConfig, UserError, data, evaluate, models, train
 from freefast.reporting import Run
 from freefast.threat import ThreatModel
 from freefast.training import loop, setup
+from freefast.training.captured import CapturedStep, GraphWarning, Step
 
 FILES = {
     "config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", "results.json", "curves.png", "report.html",
@@ -32,19 +34,14 @@ def config(tmp_path: Path, device: str) -> TrainConfig:
 
 def interrupt_at(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Ctrl-C come in the given batch of the run."""
-    make_step, calls = setup.make_step, iter(range(1, 10**6))
+    call, calls = CapturedStep.__call__, iter(range(1, 10**6))
 
-    def make(config: TrainConfig) -> setup.Step:
-        step = make_step(config)
+    def interrupted(self: CapturedStep, count: int) -> None:
+        if next(calls) == batch:
+            raise KeyboardInterrupt
+        call(self, count)
 
-        def interrupted(*arguments: object) -> object:
-            if next(calls) == batch:
-                raise KeyboardInterrupt
-            return step(*arguments)
-
-        return interrupted
-
-    monkeypatch.setattr(setup, "make_step", make)
+    monkeypatch.setattr(CapturedStep, "__call__", interrupted)
 
 
 def without_time(path: Path) -> list[dict]:
@@ -93,7 +90,7 @@ def test_metrics_are_of_the_whole_epoch(config: TrainConfig, monkeypatch: pytest
     seen = []
     make_step = setup.make_step
 
-    def make(config: TrainConfig) -> setup.Step:
+    def make(config: TrainConfig) -> Step:
         step = make_step(config)
 
         def recording(state: object, images: torch.Tensor, labels: torch.Tensor) -> tuple:
@@ -104,7 +101,7 @@ def test_metrics_are_of_the_whole_epoch(config: TrainConfig, monkeypatch: pytest
         return recording
 
     monkeypatch.setattr(setup, "make_step", make)
-    metrics = train(dataclasses.replace(config, epochs=1)).metrics[0]
+    metrics = train(dataclasses.replace(config, epochs=1, graph="off")).metrics[0]
     losses, correct, sizes = map(sum, zip(*seen, strict=True))
     assert sizes == 70
     assert metrics["train_loss"] == pytest.approx(losses / 70, rel=1e-6)
@@ -233,6 +230,17 @@ def test_a_loss_that_is_not_finite_ends_the_run(config: TrainConfig) -> None:
     with pytest.raises(UserError, match="not finite in epoch 1"):
         train(dataclasses.replace(config, lr_max=1e38))
     assert torch.load(config.out / "checkpoint.pt", weights_only=True)["epoch"] == 0
+
+
+def test_where_graphs_were_asked_for_and_cannot_be_a_warning_says_so(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(config, device="cpu", epochs=1)
+    with pytest.warns(GraphWarning, match="graph: CUDA graphs are for CUDA devices, this run is on cpu: steps run op"):
+        train(dataclasses.replace(config, graph="on"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(dataclasses.replace(config, graph="auto"), overwrite=True)
 
 
 def test_wrong_devices_are_refused(config: TrainConfig) -> None:

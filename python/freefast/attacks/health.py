@@ -36,16 +36,17 @@ class GradientHealth:
     """Counts over many gradients; on their device, so that counting does not stall it."""
 
     def __init__(self, device: torch.device) -> None:
-        self._counts = torch.zeros(3, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(3, dtype=torch.int64, device=device)
+        """(3,) int64 on the device: elements, zeros and elements not finite."""
 
     def add(self, gradient: Tensor) -> None:
         """Count a gradient's elements, any shape."""
         zeros = gradient.numel() - gradient.count_nonzero()
         nonfinite = gradient.numel() - gradient.isfinite().sum()
-        self._counts += torch.stack([torch.full_like(zeros, gradient.numel()), zeros, nonfinite])
+        self.counts += torch.stack([torch.full_like(zeros, gradient.numel()), zeros, nonfinite])
 
     def take(self) -> Health:
         """What was counted since the last time; waits for the device."""
-        elements, zeros, nonfinite = self._counts.tolist()
-        self._counts.zero_()
+        elements, zeros, nonfinite = self.counts.tolist()
+        self.counts.zero_()
         return Health(zero_share=zeros / max(elements, 1), nonfinite=nonfinite)

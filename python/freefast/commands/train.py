@@ -17,7 +17,8 @@ class Train(TrainConfig):
     """Train one classifier, evaluate it and write its run folder."""
 
     resume: Path | None = None
-    """Run folder to go on with, by its own settings; of the others only --device and --workers may be given."""
+    """Run folder to go on with, by its own settings; of the others only --device, --workers and --graph may be
+    given."""
 
     overwrite: bool = False
     """Replace the run that the folder holds."""
@@ -32,7 +33,7 @@ class Train(TrainConfig):
         show([result.row], result.folder)
 
     def _resumed(self, given: TrainConfig, folder: Path) -> TrainConfig:
-        given_too = changes("--resume", given, TrainConfig(method=given.method), ("device", "workers"))
+        given_too = changes("--resume", given, TrainConfig(method=given.method), ("device", "workers", "graph"))
         stored = RunFolder(folder).read_config()
         if stored.method != given.method:
             raise UserError(f"--resume: {folder} is a run of {stored.method}, not of {given.method}")

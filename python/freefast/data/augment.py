@@ -38,5 +38,6 @@ def crop_and_flip(images: Tensor, augmentation: Augmentation) -> Tensor:
     height, width = images.shape[2:]
     padded = torch.nn.functional.pad(images, [PADDING] * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 9, 9, H, W), a view
-    cropped = windows[torch.arange(len(images)), :, augmentation.top, augmentation.left]
+    samples = torch.arange(len(images), device=images.device)
+    cropped = windows[samples, :, augmentation.top, augmentation.left]
     return torch.where(augmentation.flip[:, None, None, None], cropped.flip(-1), cropped)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from freefast.data.augment import Augmentation, crop_and_flip, draw
+from freefast.data.augment import Augmentation, draw
 from freefast.data.dataset import Split, check_normalization
+from freefast.data.prepare import Normalization, prepare
 from freefast.data.seeding import generator
 
 _ORDER, _AUGMENTATION = 0, 1
@@ -18,11 +19,20 @@ class Batch(NamedTuple):
     """n samples, on the CPU."""
 
     images: Tensor
-    """(n, C, H, W) float32, model units: (pixels - mean) / std."""
+    """(n, C, H, W) float32, model units: (pixels - mean) / std, channels last."""
     labels: Tensor
     """(n,) int64, class indices."""
     positions: Tensor
     """(n,) int64, places in the split."""
+
+
+class Epoch(NamedTuple):
+    """What an epoch does with N samples, on the CPU."""
+
+    order: Tensor
+    """(N,) int64, places in the split, batch after batch."""
+    augmentation: Augmentation | None
+    """By the place in the split; None leaves the images as they are."""
 
 
 class Loader:
@@ -43,12 +53,14 @@ class Loader:
         augment: bool,
         seed: int,
         num_workers: int = 0,
+        pin: bool = False,
     ) -> None:
         """
         mean, std: per channel, pixel units.
         augment: random crop with a padding of 4 pixels and random horizontal flip.
         seed: non-negative.
         num_workers: processes that prepare batches; 0 prepares them in this one.
+        pin: give batches in page-locked memory, which a CUDA device copies by itself.
 
         Raises: ValueError that says which argument is wrong.
         """
@@ -57,58 +69,55 @@ class Loader:
             raise ValueError(f"Loader: batch_size: wanted at least 1, got {batch_size}")
         if seed < 0 or num_workers < 0:
             raise ValueError(f"Loader: wanted seed and num_workers at least 0, got {seed} and {num_workers}")
-        self._split = split
-        self._mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
-        self._batch_size = batch_size
+        self.split = split
+        self.normalization = Normalization.of(mean, std)
+        self.batch_size = batch_size
         self._shuffle = shuffle
-        self._augment = augment
+        self.augment = augment
         self._seed = seed
         self._num_workers = num_workers
+        self._pin = pin
 
     def __len__(self) -> int:
-        return -(-len(self._split) // self._batch_size)
+        return -(-len(self.split) // self.batch_size)
+
+    def draw(self, epoch: int) -> Epoch:
+        """Order and augmentation of one epoch, as in `epoch`."""
+        samples = len(self.split)
+        order = torch.arange(samples)
+        if self._shuffle:
+            order = torch.randperm(samples, generator=generator(self._seed, epoch, _ORDER))
+        return Epoch(order, draw(samples, generator(self._seed, epoch, _AUGMENTATION)) if self.augment else None)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch.
 
         epoch: non-negative number that, with the seed, picks order and augmentation.
         """
-        batches = self._batches(epoch)
+        batches = _Batches(self.split, self.draw(epoch), self.batch_size, self.normalization)
         if self._num_workers == 0:
-            yield from (batches[number] for number in range(len(self)))
+            for number in range(len(self)):
+                yield _pinned(batches[number]) if self._pin else batches[number]
         else:
             unused = torch.Generator()  # without it the workers' seeds are drawn from the global one
-            yield from DataLoader(batches, batch_size=None, num_workers=self._num_workers, generator=unused)
+            yield from DataLoader(
+                batches, batch_size=None, num_workers=self._num_workers, generator=unused, pin_memory=self._pin
+            )
 
-    def _batches(self, epoch: int) -> "_Batches":
-        samples = len(self._split)
-        order = torch.arange(samples)
-        if self._shuffle:
-            order = torch.randperm(samples, generator=generator(self._seed, epoch, _ORDER))
-        augmentation = draw(samples, generator(self._seed, epoch, _AUGMENTATION)) if self._augment else None
-        return _Batches(self._split, order.split(self._batch_size), augmentation, self._mean, self._std)
+
+def _pinned(batch: Batch) -> Batch:
+    return Batch(*(tensor.pin_memory() for tensor in batch))
 
 
 class _Batches(Dataset[Batch]):
-    def __init__(
-        self,
-        split: Split,
-        order: tuple[Tensor, ...],
-        augmentation: Augmentation | None,
-        mean: Tensor,
-        std: Tensor,
-    ) -> None:
-        self._split, self._order, self._augmentation = split, order, augmentation
-        self._mean, self._std = mean, std
+    def __init__(self, split: Split, epoch: Epoch, batch_size: int, normalization: Normalization) -> None:
+        self._split, self._augmentation, self._normalization = split, epoch.augmentation, normalization
+        self._order = epoch.order.split(batch_size)
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __getitem__(self, number: int) -> Batch:
         index = self._order[number]
-        images = self._split.images[index]
-        if self._augmentation is not None:
-            images = crop_and_flip(images, self._augmentation.select(index))
-        normalised = images.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
-        return Batch(normalised, self._split.labels[index], index)
+        images = prepare(self._split.images, index, self._augmentation, self._normalization)
+        return Batch(images, self._split.labels[index], index)

@@ -14,11 +14,12 @@ from torch import nn
 from freefast import reporting
 from freefast.attacks.health import GradientWarning
 from freefast.config import TrainConfig
-from freefast.data import ImageData, Loader
+from freefast.data import ImageData
 from freefast.errors import UserError
 from freefast.evaluation import evaluate
 from freefast.progress import Advance, track
 from freefast.training import checkpoint, results, setup
+from freefast.training.captured import Batches, CapturedStep
 from freefast.training.run_folder import RunFolder
 from freefast.training.state import TrainState
 
@@ -48,7 +49,7 @@ def train(
     After every epoch the folder holds a checkpoint, the weights and the metrics of the epochs done: an interrupted
     run can be evaluated, and resumed to the same bits.
 
-    resume: go on from the checkpoint in `config.out`, whose run has these settings but for device and workers
+    resume: go on from the checkpoint in `config.out`, whose run has these settings but for device, workers and graph
     overwrite: replace the run in `config.out`
 
     Raises: UserError where data, device, model or folder are not as the settings say, the loss is not finite, or
@@ -60,8 +61,8 @@ def train(
     device = setup.pick_device(config.device)
     data = setup.make_data(config)
     with setup.runtime(config.backend, config.threads, config.seed, device):
-        loader = setup.make_loader(config, data)
-        updates = config.epochs * len(loader) * config.updates_per_batch
+        batches = setup.make_batches(config, data, device)
+        updates = config.epochs * len(batches) * config.updates_per_batch
         state = setup.make_state(config, data, updates, device)
         if resume:
             done = checkpoint.restore(state, folder.load_checkpoint(device), folder.path / "checkpoint.pt")
@@ -72,7 +73,7 @@ def train(
             done = 0
             folder.create(config, overwrite)
             _save(folder, state, done)
-        _epochs(config, state, loader, data, folder, done, progress)
+        _epochs(config, state, batches, data, folder, done, progress)
         scores = evaluate(
             state.model, data, state.threat,
             steps=config.eval_steps, restarts=config.restarts, seed=config.seed,
@@ -86,21 +87,21 @@ def train(
 def _epochs(
     config: TrainConfig,
     state: TrainState,
-    loader: Loader,
+    batches: Batches,
     data: ImageData,
     folder: RunFolder,
     done: int,
     progress: Progress | None,
 ) -> None:
-    step = setup.make_step(config)
+    step = CapturedStep(state, setup.make_step(config), batches, config.batch_size, config.graph)
     samples = len(data.train)
     title = f"{config.method} {config.setting}".strip()
     with track(progress, title, config.epochs * samples, done=done * samples) as advance:
         for epoch in range(done + 1, config.epochs + 1):
             before = state.updates if state.scaler.is_enabled() else 0
-            entry = {"epoch": epoch, **_epoch(state, step, loader, epoch, samples, advance)}
+            entry = {"epoch": epoch, **_epoch(state, step, batches, epoch, samples, advance)}
             if state.scaler.is_enabled():
-                entry |= _scaling(state, len(loader) * config.updates_per_batch, state.updates - before)
+                entry |= _scaling(state, len(batches) * config.updates_per_batch, state.updates - before)
             if config.method != "standard":
                 entry |= _gradients(state, f"{config.method}, epoch {epoch}")
             if config.eval_every and epoch % config.eval_every == 0 and epoch < config.epochs:
@@ -115,30 +116,26 @@ def _epochs(
 
 
 def _epoch(
-    state: TrainState, step: setup.Step, loader: Loader, epoch: int, samples: int, advance: Advance
+    state: TrainState, step: CapturedStep, batches: Batches, epoch: int, samples: int, advance: Advance
 ) -> dict[str, float]:
     """One pass over the data; sums stay on the device until its end."""
-    device = state.delta.device
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
     start = time.perf_counter()
-    for batch in loader.epoch(epoch - 1):
-        images = batch.images.to(device, memory_format=torch.channels_last)
-        labels = batch.labels.to(device)
+    step.begin_epoch()
+    for count in batches.epoch(epoch - 1):
         try:
-            loss, logits = step(state, images, labels)
+            step(count)
         except ValueError as error:
-            if len(labels) > 1:
+            if count > 1:
                 raise
             raise UserError(f"a batch of one sample: {error}: try another --batch-size or --limit-train") from error
-        sums += torch.stack([loss * len(labels), (logits.argmax(1) == labels).sum()])
-        advance(len(labels))
-    loss_sum, correct = sums.tolist()
+        advance(count)
+    loss_sum, correct, update = torch.cat([step.sums, state.scheduler.update]).tolist()
     if not math.isfinite(loss_sum):
         raise UserError(f"the loss is not finite in epoch {epoch}: try a smaller --lr-max")
     return {
         "train_loss": loss_sum / samples,
         "train_accuracy": correct / samples,
-        "learning_rate": state.scheduler.get_last_lr()[0],
+        "learning_rate": state.scheduler.rates[int(update)],
         "seconds": time.perf_counter() - start,
     }
 

@@ -22,7 +22,7 @@ FILES = (
     *files.FILES,
 )  # fmt: skip
 
-_MAY_CHANGE = ("out", "device", "workers")
+_MAY_CHANGE = ("out", "device", "workers", "graph")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RunFolder:
         return dataclasses.replace(config, out=self.path)
 
     def require_settings(self, config: TrainConfig) -> None:
-        """Raises: UserError where the folder's run is not of these settings; device and workers may be others."""
+        """Raises: UserError where the folder's run is not of these settings, `_MAY_CHANGE` left out."""
         wanted, found = config.as_json(), self.read_config().as_json()
         for name in wanted:
             if name not in _MAY_CHANGE and wanted[name] != found[name]:

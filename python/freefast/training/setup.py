@@ -3,31 +3,26 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import advkernels as ak
 from freefast import models
 from freefast.config import TrainConfig
 from freefast.data import ImageData, Loader, load
+from freefast.data.device import DeviceBatches, fits
+from freefast.data.staged import StagedBatches
 from freefast.errors import UserError
 from freefast.precision import Precision
 from freefast.threat import ThreatModel
 from freefast.training import schedules
+from freefast.training.captured import Batches, Step
 from freefast.training.fast import fast_step
 from freefast.training.free import free_step
 from freefast.training.pgd import pgd_step
 from freefast.training.standard import standard_step
 from freefast.training.state import TrainState
-
-
-class Step(Protocol):
-    """One batch's updates."""
-
-    def __call__(self, state: TrainState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns: mean loss; logits (N, classes)."""
 
 
 def make_step(config: TrainConfig) -> Step:
@@ -54,9 +49,9 @@ def make_data(config: TrainConfig) -> ImageData:
     )
 
 
-def make_loader(config: TrainConfig, data: ImageData) -> Loader:
-    """Shuffled training batches."""
-    return Loader(
+def make_batches(config: TrainConfig, data: ImageData, device: torch.device) -> Batches:
+    """Shuffled training batches on the device; from the host where processes prepare them or the split is too large."""
+    loader = Loader(
         data.train,
         mean=data.mean,
         std=data.std,
@@ -65,7 +60,11 @@ def make_loader(config: TrainConfig, data: ImageData) -> Loader:
         augment=config.augment,
         seed=config.seed,
         num_workers=config.workers,
+        pin=device.type == "cuda",
     )
+    if config.workers == 0 and fits(data.train, device):
+        return DeviceBatches(loader, device)
+    return StagedBatches(loader, device)
 
 
 def make_model(config: TrainConfig, data: ImageData) -> nn.Module:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 
 import advkernels as ak
 from freefast.attacks.ball import Ball
@@ -13,6 +12,7 @@ from freefast.attacks.health import GradientHealth
 from freefast.attacks.problem import Problem
 from freefast.precision import FP32, Precision
 from freefast.threat import ThreatModel
+from freefast.training.schedules import Scheduler
 
 
 @dataclass(kw_only=True)
@@ -25,7 +25,7 @@ class TrainState:
     optimizer: ak.MasterSGD
     """Updates the model's weights."""
 
-    scheduler: LRScheduler
+    scheduler: Scheduler
     """Sets the learning rate, stepped once an update."""
 
     threat: ThreatModel
@@ -74,8 +74,17 @@ class TrainState:
         """Updates made so far, without those that were left out; waits for the device."""
         return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What updates read and write in place, gradients left out: each update makes them anew."""
+        kept = [state[name] for state in self.optimizer.state.values() for name in sorted(state)]
+        scale = [getattr(self.scaler, name, None) for name in ("_scale", "_growth_tracker")]
+        tensors = [*self.model.parameters(), *self.model.buffers(), *kept, *scale, *self.scheduler.tensors]
+        tensors += [self.delta, self.rng.tensor, self.health.counts]
+        return [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+
     def backward(self, loss: Tensor) -> None:
-        """Put the scaled loss's gradients in the place of the last ones."""
+        """Put the scaled loss's gradients in the place of the last ones, which go first: nothing is added to them."""
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
 
