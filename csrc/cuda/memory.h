@@ -55,6 +55,16 @@ AK_FUNCTION void write(char* address, T value) {
 #endif
 }
 
+#if defined(__CUDACC__)
+// In one access: compilers split a store of 16 bytes whose first half another branch writes too.
+template <>
+__device__ __forceinline__ void write<Words4>(char* address, Words4 value) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(value.words[0]), "r"(value.words[1]),
+                 "r"(value.words[2]), "r"(value.words[3])
+                 : "memory");
+}
+#endif
+
 AK_FUNCTION float half_bits_to_float(uint32_t bits, DType type) {
     const uint16_t half = static_cast<uint16_t>(bits);
     return type == DType::BFloat16 ? to_float(BFloat16{half}) : to_float(Float16{half});
