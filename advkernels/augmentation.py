@@ -51,10 +51,12 @@ def augment(
 
     def check() -> None:
         checks.augmentation("augment", images, index, state, padding, flip, out)
+        if out is not None:
+            checks.apart("augment", {"images": images, "index": index, "out": out}, {"out": out})
 
     try:
         backend = choose(images.device)
-        if out is None or backend != "native" or out.requires_grad or compiling:  # native operators refuse by themselves
+        if out is None or backend != "native" or out.requires_grad or compiling:
             check()
         overload, scales = prepare_named("augment", images[:1], {"mean": mean, "std": std})
         target = _batch(images, index, dtype) if out is None else out

@@ -24,6 +24,11 @@ def images(operation: str, x: Tensor, read: dict[str, Tensor], delta: Tensor, ou
     for argument, tensor in given.items():
         dense(operation, argument, tensor)
         like(operation, argument, tensor, x)
+    apart(operation, given, written)
+
+
+def apart(operation: str, given: dict[str, Tensor], written: dict[str, Tensor]) -> None:
+    """The written ones of the given tensors are writable, each in memory of its own."""
     for argument, tensor in written.items():
         writable(operation, argument, tensor)
     if not torch.compiler.is_compiling():
@@ -99,9 +104,6 @@ def augmentation(
         if tuple(out.shape) != shape:
             raise ValueError(wrong(operation, "out", f"shape {shape}", tuple(out.shape)))
         on_device(operation, "out", out, images)
-        writable(operation, "out", out)
-        if not torch.compiler.is_compiling():
-            _disjoint(operation, {"images": images, "index": index, "out": out}, {"out": out})
 
 
 def within(operation: str, argument: str, index: Tensor, count: int) -> None:

@@ -20,9 +20,7 @@ LIBRARY = torch.library.Library("advkernels", "DEF")
 _STEP = "(Tensor(a!) delta, Tensor grad, Tensor x, {}[] bounds, Tensor? mask, Tensor(b!)? out) -> ()"
 _INIT = "(Tensor(a!) delta, Tensor x, Tensor(b!) state, {}[] bounds, Tensor? sample_index, Tensor(c!)? out) -> ()"
 
-_AUGMENT = (
-    "(Tensor(a!) out, Tensor images, Tensor index, Tensor? state, {}[] scales, int padding, bool flip) -> ()"
-)
+_AUGMENT = "(Tensor(a!) out, Tensor images, Tensor index, Tensor? state, {}[] scales, int padding, bool flip) -> ()"
 
 SCHEMAS = {
     "sign_step_.values": _STEP.format("float"),
