@@ -106,22 +106,26 @@ def sgd_variants() -> dict[str, tuple[dict, dict]]:
 def augment_variants() -> dict[str, tuple[dict, dict]]:
     """Element types and constants of the variants of the augmentation; 1 is a constant, as in every launch."""
     variants = {}
-    orders = {"channels_last": geometry.CHANNELS_LAST, "contiguous": geometry.CONTIGUOUS, "strided": geometry.STRIDED}
-    for (label, order), dtype in itertools.product(orders.items(), ("fp32", "bf16")):
-        constants = {"ORDER": order.value, "WIDE": False, "CHANNELS": 3, "BLOCK": geometry.PROGRAM}
-        for suffix, form, others, types in (
-            ("", bounds.VALUES, {"FLIP": True}, {}),
-            (
-                " traced",
-                bounds.VALUES,
-                {"FLIP": True},
-                {f"{name}{i}": "fp64" for name in ("mean", "std") for i in range(4)},
-            ),
-            (" tables", bounds.TABLE_CHANNELS, {"FLIP": False}, {"mean0": "*fp32", "std0": "*fp32"}),
-            (" plain", bounds.SCALAR, {"FLIP": False, "state": None, "programs": 1, "padding": 1}, {}),
-        ):
-            forms = {"MEAN": form.value, "STD": form.value, "image_x": 1}
-            variants[f"{label}{suffix} {dtype}"] = ({"out": f"*{dtype}"} | types, constants | forms | others)
+    last, contiguous, strided = (
+        order.value for order in (geometry.CHANNELS_LAST, geometry.CONTIGUOUS, geometry.STRIDED)
+    )
+    traced = dict.fromkeys((f"{name}{i}" for name in ("mean", "std") for i in range(4)), "fp64")
+    tables = {"mean0": "*fp32", "std0": "*fp32"}
+    nothing_random = {"FLIP": False, "state": None, "padding": 1, "programs": 1}
+    for dtype, (label, order, form, types, others) in itertools.product(
+        ("fp32", "bf16"),
+        (
+            ("channels_last", last, bounds.VALUES, {}, {}),
+            ("channels_last traced", last, bounds.VALUES, traced, {}),
+            ("channels_last tables", last, bounds.TABLE_CHANNELS, tables, {}),
+            ("channels_last plain", last, bounds.SCALAR, {}, nothing_random),
+            ("contiguous", contiguous, bounds.VALUES, {}, {}),
+            ("strided", strided, bounds.VALUES, {}, {}),
+        ),
+    ):
+        constants = {"ORDER": order, "WIDE": False, "CHANNELS": 3, "BLOCK": geometry.PROGRAM, "FLIP": True}
+        constants |= {"MEAN": form.value, "STD": form.value, "image_x": 1} | others
+        variants[f"{label} {dtype}"] = ({"out": f"*{dtype}"} | types, constants)
     return variants
 
 
