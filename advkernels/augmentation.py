@@ -32,7 +32,8 @@ def augment(
     index: (N,) int64 in [0, M), which images, in any order, on images' device; values of a CUDA tensor are not
         checked, and one out of range is undefined behaviour
     mean, std: pixel units, of images in [0, 1]: a float; C floats, one a channel; a tensor (C,) on images' device
-    rng: the random state, on images' device, read there; None where nothing is random
+    rng: the random state, on images' device, read there, of a seed that no random start uses; None where nothing is
+        random
     padding: width of the border, pixels, in [0, 2**30]; the shift is uniform in [-padding, padding] both ways
     flip: whether to mirror images at random
     dtype: float32, bfloat16 or float16, of a new channels_last tensor where `out` is not given

@@ -48,22 +48,31 @@ def scales(channels: int) -> tuple[Tensor, Tensor]:
     return mean, std + 0.1
 
 
-@pytest.mark.parametrize(("padding", "flip"), RANDOM)
-@pytest.mark.parametrize(("shape", "layout"), list(itertools.product(SHAPES, LAYOUTS)), ids=str)
-def test_augment(shape: tuple[int, ...], layout: str, padding: int, flip: bool, device: str, backend: str) -> None:
+def cases() -> list[tuple]:
+    """Every shape in every layout, borders and dtypes in turn; then every border with every dtype."""
+    table = itertools.product(SHAPES, LAYOUTS)
+    return [
+        *((*case, *RANDOM[i % 5], DTYPES[i % 3]) for i, case in enumerate(table)),
+        *((SHAPES[1], "channels_last", *case, dtype) for case, dtype in itertools.product(RANDOM, DTYPES)),
+    ]
+
+
+@pytest.mark.parametrize(("shape", "layout", "padding", "flip", "dtype"), cases(), ids=str)
+def test_augment(
+    shape: tuple[int, ...], layout: str, padding: int, flip: bool, dtype: torch.dtype, device: str, backend: str
+) -> None:
     images, (mean, std) = pixels(*shape), scales(shape[1])
     index = torch.randint(0, shape[0], (7,), generator=torch.Generator().manual_seed(2))
     expected = plain.augment(images, index, mean, std, SEED, DRAW, padding, flip)
-    given = place(images.to(device), layout, 0)
-    for role, dtype in enumerate(DTYPES):
-        out = place(torch.full(expected.shape, math.nan, dtype=dtype, device=device), layout, role)
-        rng = state(device)
-        result = ak.augment(
-            given, index.to(device), mean.tolist(), std.tolist(), rng=rng, padding=padding, flip=flip, out=out
-        )
-        assert result is out
-        assert torch.equal(out.cpu(), expected.to(dtype))
-        assert (rng.seed, rng.draw) == (SEED, DRAW)
+    data = place(images.to(device), layout, 1)
+    out = place(torch.full(expected.shape, math.nan, dtype=dtype, device=device), layout, 2)
+    rng = state(device)
+    result = ak.augment(
+        data, index.to(device), mean.tolist(), std.tolist(), rng=rng, padding=padding, flip=flip, out=out
+    )
+    assert result is out
+    assert torch.equal(out.cpu(), expected.to(dtype))
+    assert (rng.seed, rng.draw) == (SEED, DRAW)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 6])
