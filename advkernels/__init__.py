@@ -1,5 +1,6 @@
 """Fused operations for adversarial training: the same numbers from plain PyTorch, C++, CUDA and Triton."""
 
+from advkernels.augmentation import augment
 from advkernels.dispatch import BackendUnavailable, backend
 from advkernels.functional import (
     l2_init,
@@ -21,6 +22,7 @@ __all__ = [
     "MasterSGD",
     "PhiloxState",
     "__version__",
+    "augment",
     "backend",
     "l2_init",
     "l2_init_",

@@ -1,7 +1,7 @@
 """The bounds of an image operation (alpha, epsilon, lower, upper): as users give them and as operators take them.
 
 An operator takes its bounds as one list of rows, in two overloads: `.values`, floats by value, each row 1 or C of
-them; `.tensors`, a float32 table (N|1, C|1) a row, read on the device.
+them; `.tensors`, a float32 table (N|1, C|1) a row, read on the device. Mean and std of `augment` are such rows too.
 """
 
 import math
@@ -18,7 +18,7 @@ Row = Sequence[float] | Tensor
 Rows = Sequence[float] | Sequence[Tensor]  # a list of tables, or floats, row after row
 
 NAMES = ("alpha", "epsilon", "lower", "upper")
-FLOAT32_MAX = torch.finfo(torch.float32).max
+FLOAT32_MAX, FLOAT32_TINY = torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny
 
 
 def prepare(operation: str, x: Tensor, given: Sequence[Bound]) -> tuple[str, Rows]:
@@ -31,7 +31,7 @@ def prepare(operation: str, x: Tensor, given: Sequence[Bound]) -> tuple[str, Row
     rows = []
     for bound in given:
         if type(bound) is not float or not 0.0 <= bound <= FLOAT32_MAX:
-            return _prepare(operation, x, dict(zip(NAMES[-len(given) :], given, strict=True)))
+            return prepare_named(operation, x, dict(zip(NAMES[-len(given) :], given, strict=True)))
         rows.append(bound)
     return "values", rows
 
@@ -52,7 +52,8 @@ def split(rows: Rows, count: int) -> list[Row]:
     return [floats[row * width : (row + 1) * width] for row in range(count)]
 
 
-def _prepare(operation: str, x: Tensor, given: dict[str, Bound]) -> tuple[str, Rows]:
+def prepare_named(operation: str, x: Tensor, given: dict[str, Bound]) -> tuple[str, Rows]:
+    """`prepare` for bounds of any names."""
     floats = {name: bound for name, bound in given.items() if not isinstance(bound, Tensor)}
     if len(floats) == len(given):
         return "values", pack([_values(operation, name, bound, x) for name, bound in floats.items()])
@@ -87,8 +88,10 @@ def _range(operation: str, name: str, values: Sequence[float]) -> None:
             raise ValueError(wrong(operation, name, "a number", value))
         if name == "epsilon" and value < 0:
             raise ValueError(wrong(operation, name, "a radius of at least 0", value))
+        if name == "std" and value < FLOAT32_TINY:
+            raise ValueError(wrong(operation, name, "a positive number", value))
         beyond = abs(value) > FLOAT32_MAX
-        if beyond and (name in ("alpha", "epsilon") or not math.isinf(value)):
+        if beyond and (name not in ("lower", "upper") or not math.isinf(value)):
             raise ValueError(wrong(operation, name, "a finite float32 number", value))
 
 

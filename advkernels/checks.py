@@ -6,6 +6,7 @@ from torch._subclasses import FakeTensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_DIMS = 8  # of the native loops
+MAX_PADDING = 2**30  # twice as much and one more is an int32
 
 
 def wrong(operation: str, argument: str, wanted: str, got: object) -> str:
@@ -23,6 +24,11 @@ def images(operation: str, x: Tensor, read: dict[str, Tensor], delta: Tensor, ou
     for argument, tensor in given.items():
         dense(operation, argument, tensor)
         like(operation, argument, tensor, x)
+    apart(operation, given, written)
+
+
+def apart(operation: str, given: dict[str, Tensor], written: dict[str, Tensor]) -> None:
+    """The written ones of the given tensors are writable, each in memory of its own."""
     for argument, tensor in written.items():
         writable(operation, argument, tensor)
     if not torch.compiler.is_compiling():
@@ -43,21 +49,68 @@ def like(operation: str, argument: str, tensor: Tensor, other: Tensor) -> None:
     """A tensor of the other's shape and device."""
     if tensor.shape != other.shape:
         raise ValueError(wrong(operation, argument, f"shape {tuple(other.shape)}", tuple(tensor.shape)))
-    if tensor.device != other.device:
-        raise ValueError(wrong(operation, argument, f"device {other.device}", tensor.device))
+    on_device(operation, argument, tensor, other)
 
 
 def per_sample(operation: str, argument: str, tensor: Tensor | None, x: Tensor, dtype: torch.dtype) -> None:
     """A tensor (N,) of the given dtype on x's device, or None."""
     if tensor is None:
         return
+    of_dtype(operation, argument, tensor, dtype)
+    if x.dim() == 0 or tensor.shape != x.shape[:1]:
+        raise ValueError(wrong(operation, argument, f"shape {tuple(x.shape[:1])}, one a sample", tuple(tensor.shape)))
+    on_device(operation, argument, tensor, x)
+
+
+def of_dtype(operation: str, argument: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    """A dense tensor of one dtype."""
     if not isinstance(tensor, Tensor) or tensor.dtype != dtype or tensor.layout is not torch.strided:
         got = f"{tensor.layout} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise TypeError(wrong(operation, argument, f"a dense {dtype} tensor", got))
-    if x.dim() == 0 or tensor.shape != x.shape[:1]:
-        raise ValueError(wrong(operation, argument, f"shape {tuple(x.shape[:1])}, one a sample", tuple(tensor.shape)))
-    if tensor.device != x.device:
-        raise ValueError(wrong(operation, argument, f"device {x.device}", tensor.device))
+
+
+def on_device(operation: str, argument: str, tensor: Tensor, other: Tensor) -> None:
+    """A tensor on the other's device."""
+    if tensor.device != other.device:
+        raise ValueError(wrong(operation, argument, f"device {other.device}", tensor.device))
+
+
+def augmentation(
+    operation: str,
+    images: Tensor,
+    index: Tensor,
+    state: Tensor | None,
+    padding: int,
+    flip: bool,
+    out: Tensor | None,
+) -> None:
+    """A data set (M, C, H, W) of bytes, the numbers (N,) of some of its images, and where they go, if that is given."""
+    of_dtype(operation, "images", images, torch.uint8)
+    if images.dim() != 4:
+        raise ValueError(wrong(operation, "images", "shape (M, C, H, W)", tuple(images.shape)))
+    of_dtype(operation, "index", index, torch.int64)
+    if index.dim() != 1:
+        raise ValueError(wrong(operation, "index", "shape (N,)", tuple(index.shape)))
+    on_device(operation, "index", index, images)
+    if not isinstance(padding, int) or not 0 <= padding <= MAX_PADDING:
+        raise ValueError(wrong(operation, "padding", f"an int in [0, {MAX_PADDING}]", padding))
+    if state is not None:
+        on_device(operation, "rng", state, images)
+    elif padding or flip:
+        raise ValueError(wrong(operation, "rng", "a PhiloxState for crops and flips", None))
+    if out is not None:
+        dense(operation, "out", out)
+        shape = (index.shape[0], *images.shape[1:])
+        if tuple(out.shape) != shape:
+            raise ValueError(wrong(operation, "out", f"shape {shape}", tuple(out.shape)))
+        on_device(operation, "out", out, images)
+
+
+def within(operation: str, argument: str, index: Tensor, count: int) -> None:
+    """Numbers in [0, count); reads them, and so is not for CUDA tensors."""
+    for number in index.tolist():
+        if not 0 <= number < count:
+            raise ValueError(wrong(operation, argument, f"numbers in [0, {count})", number))
 
 
 def writable(operation: str, argument: str, tensor: Tensor) -> None:

@@ -10,10 +10,11 @@ _MAX_DRAWS = 2**48
 
 
 class PhiloxState:
-    """Seed and draw counter of the Philox4x32-10 numbers that `uniform_init` draws.
+    """Seed and draw counter of the Philox4x32-10 numbers that `uniform_init` and `augment` draw.
 
-    Every draw reads (seed, draw) on the device and advances draw there, so that a captured CUDA graph draws fresh
-    numbers at every replay. A number depends on (seed, draw, logical element index) alone.
+    Every draw reads (seed, draw) on the device. A random start advances draw there, so that a captured CUDA graph
+    draws fresh numbers at every replay; `augment` does not, its draw being the epoch. A number depends on (seed, draw,
+    logical element index or sample) alone.
 
     seed: int in [0, 2**63)
     device: where the int64 tensor of shape (2,), (seed, draw), lives

@@ -1,7 +1,7 @@
 """Every operator's schema with its fake kernel, and the reference as its default kernel.
 
 The bounds of an image operation (alpha of a step, epsilon, lower, upper) come in two overloads, which
-`bounds.py` explains.
+`bounds.py` explains; so do mean and std of `augment_`, its scales.
 An absent master or momentum buffer in the lists of `sgd_step_` is a tensor of no elements.
 """
 
@@ -20,6 +20,8 @@ LIBRARY = torch.library.Library("advkernels", "DEF")
 _STEP = "(Tensor(a!) delta, Tensor grad, Tensor x, {}[] bounds, Tensor? mask, Tensor(b!)? out) -> ()"
 _INIT = "(Tensor(a!) delta, Tensor x, Tensor(b!) state, {}[] bounds, Tensor? sample_index, Tensor(c!)? out) -> ()"
 
+_AUGMENT = "(Tensor(a!) out, Tensor images, Tensor index, Tensor? state, {}[] scales, int padding, bool flip) -> ()"
+
 SCHEMAS = {
     "sign_step_.values": _STEP.format("float"),
     "sign_step_.tensors": _STEP.format("Tensor"),
@@ -29,6 +31,8 @@ SCHEMAS = {
     "uniform_init_.tensors": _INIT.format("Tensor"),
     "l2_init_.values": _INIT.format("float"),
     "l2_init_.tensors": _INIT.format("Tensor"),
+    "augment_.values": _AUGMENT.format("float"),
+    "augment_.tensors": _AUGMENT.format("Tensor"),
     "sgd_step_": "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] masters, Tensor(c!)[] momentum_buffers, "
     "Tensor(d!)[] steps, Tensor lr, Tensor? inv_scale, Tensor? found_inf, float momentum, float dampening, "
     "float weight_decay, bool nesterov, bool maximize) -> ()",
@@ -39,6 +43,7 @@ DEFAULTS: dict[str, Callable[..., None]] = {
     "l2_step_": reference.l2_step_,
     "uniform_init_": reference.uniform_init_,
     "l2_init_": reference.l2_init_,
+    "augment_": reference.augment_,
     "sgd_step_": reference.sgd_step_,
 }
 
@@ -61,8 +66,16 @@ def _init(operation: str) -> Callable[..., None]:
     return checked
 
 
+def _augment(
+    out: Tensor, images: Tensor, index: Tensor, state: Tensor | None, scales: Rows, padding: int, flip: bool
+) -> None:
+    checks.augmentation("augment_", images, index, state, padding, flip, out)
+    reference.augment_(out, images, index, state, scales, padding, flip)
+
+
 _CHECKED = {name: _step(name) for name in ("sign_step_", "l2_step_")}
 _CHECKED |= {name: _init(name) for name in ("uniform_init_", "l2_init_")}
+_CHECKED["augment_"] = _augment
 """As default kernels: the dispatcher takes these for sparse, quantised and other tensors that no kernel is for."""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from benchmark_augment import MEAN, PADDING, STD, eager
 
 import advkernels as ak
 from advkernels import dispatch
@@ -149,6 +150,35 @@ def check(x: torch.Tensor, grad: torch.Tensor, names: list[str]) -> None:
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
+def augment_operation(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, dict[str, tuple[int, Call]]]:
+    """As `image_operations`: a batch of training images out of a data set on the device."""
+    count = shape[0]
+    images = torch.randint(0, 256, (max(count, 50000), *shape[1:]), dtype=torch.uint8, device="cuda")
+    batches = [torch.randperm(len(images), device="cuda")[:count] for _ in range(SETS)]
+    outs = [torch.empty(shape, dtype=dtype, device="cuda", memory_format=torch.channels_last) for _ in range(SETS)]
+    shift = torch.randint(0, 2 * PADDING + 1, (2, count), device="cuda")
+    flip = torch.rand(count, device="cuda") < 0.5
+    mean, std = (torch.tensor(values, device="cuda").view(-1, 1, 1) for values in (MEAN, STD))
+    rng = ak.PhiloxState(0, "cuda")
+    ours = [name for name in ("native", "triton") if dispatch.why_missing(name, "cuda") is None]
+
+    def plain(index: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        return out.copy_(eager(images[index], shift, flip, mean, std))
+
+    compiled = torch.compile(plain)
+    run = lambda i: ak.augment(images, batches[i], MEAN, STD, rng=rng, out=outs[i])  # noqa: E731
+    results = [on(name, run)(0).clone() for name in ["reference", *ours]]
+    assert all(torch.equal(results[0], other) for other in results[1:])
+    size = outs[0].nbytes + outs[0].numel()
+    return {
+        "augment": {
+            **{name: (size, on(name, run)) for name in ours},
+            "torch.compile": (size, lambda i: compiled(batches[i], outs[i])),
+            "eager": (size, lambda i: plain(batches[i], outs[i])),
+        }
+    }
+
+
 class ForeachMaster:
     """SGD on float32 masters with foreach operations and copies back into the half-precision weights."""
 
@@ -207,9 +237,10 @@ def main(path: Path) -> None:
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype)[6:]
-        rows += measure(image_operations(SMALL, dtype), graph_us, f"{name} {SMALL} in a graph")
-        rows += measure(image_operations(LARGE, dtype), time_us, f"{name} {LARGE}")
-        torch.cuda.empty_cache()
+        for operations in (image_operations, augment_operation):
+            rows += measure(operations(SMALL, dtype), graph_us, f"{name} {SMALL} in a graph")
+            rows += measure(operations(LARGE, dtype), time_us, f"{name} {LARGE}")
+            torch.cuda.empty_cache()
     rows += measure(sgd_operations(), graph_us, "bfloat16 PreActResNet18 in a graph")
     rows += measure(sgd_operations(), time_us, "bfloat16 PreActResNet18")
     path.write_text(json.dumps({"rows": rows, "environment": environment.describe("cuda")}, indent=2) + "\n")

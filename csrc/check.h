@@ -5,6 +5,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -126,6 +127,40 @@ inline void check_init(const char* operation, const Tensor& delta, const Tensor&
         check_image(operation, "out", *out, x);
         check_written(operation, "out", *out, {&delta, &x});
     }
+}
+
+constexpr int64_t kMaxPadding = int64_t{1} << 30;
+
+// Where nothing is random there may be no state.
+inline void check_augment(const char* operation, const Tensor& out, const Tensor& images, const Tensor& index,
+                          const std::optional<Tensor>& state, int64_t padding, bool flip) {
+    STD_TORCH_CHECK(images.scalar_type() == ScalarType::Byte && images.dim() == 4, operation,
+                    ": images: wanted uint8 (M, C, H, W), got another dtype or ", shape_text(images));
+    check_vector(operation, "index", index, ScalarType::Long, index.numel(), images);
+    check_image(operation, "out", out, out);
+    STD_TORCH_CHECK(out.dim() == 4 && out.size(0) == index.numel() && out.size(1) == images.size(1) &&
+                        out.size(2) == images.size(2) && out.size(3) == images.size(3),
+                    operation, ": out: wanted ", index.numel(), " images like those of ", shape_text(images), ", got ",
+                    shape_text(out));
+    STD_TORCH_CHECK(out.device() == images.device(), operation, ": out: wanted the device of images, got another");
+    check_written(operation, "out", out, {&images, &index});
+    STD_TORCH_CHECK(padding >= 0 && padding <= kMaxPadding, operation, ": padding: wanted 0 to ", kMaxPadding, ", got ",
+                    padding);
+    STD_TORCH_CHECK(state || (padding == 0 && !flip), operation, ": state: wanted one for crops and flips");
+    if (state) {
+        check_vector(operation, "state", *state, ScalarType::Long, 2, images);
+    }
+}
+
+// Mean and std given as tables, one a channel or one for all.
+inline std::array<BoundTable, 2> scale_tables(const char* operation, const std::vector<Tensor>& given,
+                                              const Tensor& images) {
+    STD_TORCH_CHECK(given.size() == 2, operation, ": scales: wanted 2 tables, got ", given.size());
+    const std::array<BoundTable, 2> tables{bound_table(operation, "mean", given[0], images),
+                                           bound_table(operation, "std", given[1], images)};
+    STD_TORCH_CHECK(tables[0].sample_stride == 0 && tables[1].sample_stride == 0, operation,
+                    ": scales: wanted none per sample");
+    return tables;
 }
 
 inline void check_one(const char* operation, const char* argument, const Tensor& tensor, ScalarType type,

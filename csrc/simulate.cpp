@@ -9,6 +9,7 @@
 #include <string>
 #include <tuple>
 
+#include "cuda/augment.h"
 #include "cuda/l2_init.h"
 #include "cuda/l2_step.h"
 #include "cuda/sgd_step.h"
@@ -216,6 +217,32 @@ py::tuple simulate_l2_init(const Given& delta, const Given& x, const MaybeGiven&
     return result;
 }
 
+// (address, stride) of mean and std; values: a row of 1 or C floats each.
+using GivenScale = std::tuple<int64_t, int64_t>;
+
+py::tuple simulate_augment(const Given& out, const Given& images, int64_t index, int64_t index_stride, int64_t state,
+                           const Values& values, const std::vector<GivenScale>& tables, int64_t padding, bool flip,
+                           const Grid& grid) {
+    const View target = view(out), source = view(images);
+    const auto table = [&](int which) {
+        const auto& [address, stride] = tables.at(which);
+        return BoundTable{pointer<const float>(address), 0, stride};
+    };
+    const Scales scales =
+        values.empty() ? scales_on_device(table(0), table(1))
+                       : scales_by_value(values.data(), static_cast<int64_t>(values.size()) / 2, source.channels());
+    const AugmentStrided a =
+        plan_augment(target, source, scales, draw_state(state, index, index_stride), padding, flip);
+    const bool dense = is_dense(target, source);
+    return record(dense ? "dense" : "strided", grid, [&](int64_t block) {
+        const PhiloxKey key = read_key(a.augment);
+        for (int thread = 0; thread < grid.threads; ++thread) {
+            const int64_t place = block * grid.threads + thread, threads = grid.blocks * grid.threads;
+            dense ? augment_thread(a.augment, key, place, threads) : augment_strided_thread(a, key, place, threads);
+        }
+    });
+}
+
 // (param, grad, master, momentum, address of the step counter)
 using GivenParameter = std::tuple<Given, Given, MaybeGiven, MaybeGiven, int64_t>;
 
@@ -281,6 +308,7 @@ void bind_simulation(py::module_& module) {
     module.def("simulate_uniform_init", &simulate_uniform_init);
     module.def("simulate_l2_step", &simulate_l2_step);
     module.def("simulate_l2_init", &simulate_l2_init);
+    module.def("simulate_augment", &simulate_augment);
     module.def("simulate_sgd_list", &simulate_sgd_list);
     module.def("simulate_sgd_strided", &simulate_sgd_strided);
     module.def("shares_order", [](const GivenParameter& given) { return shares_order(sgd_views(given)); });

@@ -32,6 +32,22 @@ def uniform_number(index: int, seed: int, draw: int, epsilon: float) -> np.float
     return np.float32(np.float32(u * (np.float32(2) * radius)) - radius)
 
 
+def augment(
+    images: Tensor, index: Tensor, mean: Tensor, std: Tensor, seed: int, draw: int, padding: int, flip: bool
+) -> Tensor:
+    """One sample after the other: zeros around it, a window of it, mirrored; then float32; mean and std: (C or 1,)."""
+    samples = [images[:0]]
+    height, width = images.shape[2:]
+    for number in index.tolist():
+        counter = [number % 2**32, number // 2**32, draw % 2**32, draw // 2**32]
+        row, column, mirror, _ = philox4x32_10(counter, [seed % 2**32, seed // 2**32])
+        top, left = ((word >> 8) * (2 * padding + 1) // 2**24 for word in (row, column))
+        padded = torch.nn.functional.pad(images[number : number + 1], [padding] * 4)
+        window = padded[:, :, top : top + height, left : left + width]
+        samples.append(window.flip(-1) if flip and mirror >= 2**31 else window)
+    return torch.cat(samples).float().div_(255).sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+
+
 def sign_step(
     delta: Tensor, grad: Tensor, x: Tensor, alpha: Tensor, epsilon: Tensor, lower: Tensor, upper: Tensor
 ) -> Tensor:

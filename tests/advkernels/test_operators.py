@@ -23,6 +23,10 @@ def arguments(name: str, device: str) -> tuple:
     if operator in ("uniform_init_", "l2_init_"):
         index = torch.arange(3, device=device)
         return delta, x, ak.PhiloxState(0, device).tensor, [bound[overload](v) for v in (0.2, 0.0, 1.0)], index, out
+    if operator == "augment_":
+        images = torch.randint(0, 256, (7, *SHAPE[1:]), dtype=torch.uint8, device=device)
+        index = torch.tensor([6, 0, 3], device=device)
+        return out, images, index, ak.PhiloxState(0, device).tensor, [bound[overload](v) for v in (0.5, 0.2)], 4, True
     params = [torch.randn(7, device=device, dtype=torch.bfloat16), torch.randn(3, 2, device=device)]
     return (
         params,
@@ -92,7 +96,34 @@ def test_meta_tensors_run_without_data() -> None:
     delta = ak.uniform_init(x, 0.1, rng=ak.PhiloxState(0, "meta"))
     assert delta.is_meta
     assert ak.sign_step(delta, x.clone(), x, 0.1, 0.2).dtype == torch.float16
+    images, index = torch.empty((9, 3, 4, 5), dtype=torch.uint8, device="meta"), torch.zeros(2, dtype=torch.int64)
+    batch = ak.augment(images, index.to("meta"), 0.5, 0.2, rng=ak.PhiloxState(0, "meta"), dtype=torch.float16)
+    assert batch.shape == (2, 3, 4, 5)
     assert ak.l2_step(ak.l2_init(x, 0.1, rng=ak.PhiloxState(0, "meta")), x.clone(), x, 0.1, 0.2).is_meta
+
+
+def batch_of_floats(images: torch.Tensor, index: torch.Tensor, rng: ak.PhiloxState) -> torch.Tensor:
+    return ak.augment(images, index, (0.1, 0.2, 0.3), 0.5, rng=rng)
+
+
+def batch_of_tensors(images: torch.Tensor, index: torch.Tensor, rng: ak.PhiloxState) -> torch.Tensor:
+    mean = torch.tensor([0.1, 0.2, 0.3], device=images.device)
+    out = torch.empty((len(index), *images.shape[1:]), device=images.device)
+    return ak.augment(images, index, mean, 0.5, rng=rng, padding=1, flip=False, out=out)
+
+
+@pytest.mark.parametrize("batch", [batch_of_floats, batch_of_tensors])
+def test_compile_augment_fullgraph(batch: Callable[..., torch.Tensor], device: str, backend: str) -> None:
+    torch.compiler.reset()
+    images = torch.randint(0, 256, (7, *SHAPE[1:]), dtype=torch.uint8, device=device)
+    index, rng = torch.tensor([6, 0, 3], device=device), ak.PhiloxState(1, device)
+    compiled = torch.compile(batch, fullgraph=True)
+    for epoch in range(2):
+        rng.seek(epoch)
+        # On a GPU the compiler's divisions are approximations, each 2 units in the last place off.
+        tolerance = 2.0**-20 if backend == "reference" and device == "cuda" else 0.0
+        torch.testing.assert_close(compiled(images, index, rng), batch(images, index, rng), rtol=0, atol=tolerance)
+        assert rng.draw == epoch
 
 
 @pytest.mark.parametrize("step", [ak.sign_step_, ak.l2_step_])

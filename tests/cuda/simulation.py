@@ -42,7 +42,7 @@ def given_bounds(bounds: Sequence[float] | Sequence[Tensor]) -> tuple[list, list
 
 
 def units(tensor: Tensor) -> np.ndarray:
-    """The address of every two bytes of a tensor's elements."""
+    """The address of every two bytes of a tensor's elements, or of every byte where they have one."""
     offsets = torch.zeros(tensor.shape, dtype=torch.int64)
     for dim, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         shape = [1] * tensor.dim()
@@ -59,9 +59,9 @@ def check_accesses(result: tuple, written: Sequence[Tensor], read: Sequence[Tens
     touched = np.concatenate([_split(writes[writes[:, 1] == size, 0], size) for size in (2, 4, 8, 16)])
     expected = np.concatenate([units(torch.empty(0)), *(units(tensor) for tensor in written)])
     assert np.array_equal(np.sort(touched), np.sort(expected))
-    fetched = np.concatenate([_split(reads[reads[:, 1] == size, 0], size) for size in (2, 4, 8, 16)])
+    fetched = np.concatenate([_split(reads[reads[:, 1] == size, 0], size) for size in (1, 2, 4, 8, 16)])
     assert np.isin(fetched, np.concatenate([units(tensor) for tensor in (*written, *read)])).all()
 
 
 def _split(addresses: np.ndarray, size: int) -> np.ndarray:
-    return (addresses[:, None] + np.arange(0, size, 2)).reshape(-1)
+    return (addresses[:, None] + np.arange(0, size, min(size, 2))).reshape(-1)

@@ -21,7 +21,8 @@ VECTORS = {
     "sgd_step_kernel<560>": (3, 2),
 }
 SINGLES = {f"{name}_kernel<strided>" for name in ("sign_step", "uniform_init", "l2_step", "l2_init")}
-SINGLES |= {"sgd_step_strided_kernel", "write_packet"}
+SINGLES |= {"sgd_step_strided_kernel", "write_packet", "augment_kernel", "augment_strided_kernel"}
+DIVIDING = ("l2_", "augment_")
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,8 @@ def test_vectors_of_16_bytes_and_no_fused_arithmetic(library: Path) -> None:
             loads, stores = VECTORS.get(name, (0, 0))
             assert sum(counts[o] for o in counts if o.startswith("LDG") and ".128" in o) >= loads, name
             assert sum(counts[o] for o in counts if o.startswith("STG") and ".128" in o) >= stores, name
-            # A float64 division or root is a row of fused operations, exactly rounded, and a call for rare numbers.
-            fused = {"FFMA", "DFMA", "RET"} if not name.startswith("l2_") else set()
+            # A division or root is a row of fused operations, exactly rounded, and a call for rare numbers.
+            fused = {"FFMA", "DFMA", "RET"} if not name.startswith(DIVIDING) else set()
             assert not [o for o in counts if o.split(".")[0] in {"LDL", "STL"} | fused], name
             assert len(opcodes) > 10, name
 
@@ -65,6 +66,7 @@ def test_no_fused_arithmetic_was_asked_for(library: Path) -> None:
     if not code:
         pytest.skip("built without portable code")
     assert "l2_step_kernel" in code
+    assert "augment_kernel" in code
     assert "fma." not in code
     assert {
         word for word in re.findall(r"(?:add|sub|mul|div|sqrt)[.\w]*\.f(?:32|64)", code) if ".rn" not in word

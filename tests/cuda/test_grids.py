@@ -163,6 +163,45 @@ def test_no_samples_advance_the_draw_counter(name: str) -> None:
     check_init(name, x, x.clone(), None, [0.0, 0.1, 0.0, 1.0], None, (1, 32))
 
 
+def check_augment(
+    images: Tensor, index: Tensor, out: Tensor, scales: list, padding: int, flip: bool, grid: Grid
+) -> str:
+    """The path that an augmentation takes, after its result and accesses were looked at."""
+    state, expected = torch.tensor([2**62 + 17, 2**40 + 5]), like(out)
+    reference.augment_(expected, images, index, state, scales, padding, flip)
+    tables = [(row.data_ptr(), row.stride(1) * (row.shape[1] > 1)) for row in scales if isinstance(row, Tensor)]
+    places = (index.data_ptr(), index.stride(0), state.data_ptr())
+    result = simulated("augment_")(
+        given(out), given(images), *places, [] if tables else scales, tables, padding, flip, whole(grid)
+    )
+    check_accesses(result, [out], [images[number] for number in index])
+    assert same(out, expected)
+    assert state.tolist() == [2**62 + 17, 2**40 + 5]
+    return result[0]
+
+
+AUGMENTED = [(6, 3, 8, 12), (6, 3, 7, 5), (6, 1, 5, 3), (6, 4, 3, 3), (6, 70, 2, 3), (6, 3, 0, 4), (6, 3, 1, 1)]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "mixed", "offset", "strided"])
+@pytest.mark.parametrize("shape", AUGMENTED, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_augment(dtype: torch.dtype, shape: tuple[int, ...], layout: str) -> None:
+    generator = torch.Generator().manual_seed(4)
+    values = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    mean, std = torch.rand(2, 1, shape[1], generator=generator) + 0.1
+    by_value = [[0.5, 0.25], pack([mean.flatten().tolist(), std.flatten().tolist()])] if shape[1] <= 4 else []
+    for place_number, scales in enumerate([*by_value, [mean, std], [mean.repeat(1, 2)[:, ::2], std[:, :1]]]):
+        index = torch.tensor([5, 0, 0, 0, 3, 0, 5, 0])[::2]
+        images = place(values, layout, 1)
+        for padding, flip in ((4, True), (0, False), (0, True), (30, False)):
+            out = place(torch.full((4, *shape[1:]), math.nan, dtype=dtype), layout, place_number % 2)
+            grid = GRIDS[(padding + place_number) % len(GRIDS)]
+            path = check_augment(images, index, out, scales, padding, flip, grid)
+            dense = shape[1] == 3 and images.is_contiguous() and out.is_contiguous(memory_format=torch.channels_last)
+            assert path == ("dense" if dense else "strided") or out.numel() == 0
+
+
 def sgd_parameters(shapes: list[tuple[int, ...]], layout: str) -> dict[str, list[Tensor]]:
     generator = torch.Generator().manual_seed(3)
     params = [torch.randn(s, generator=generator).to(DTYPES[i % 3]) for i, s in enumerate(shapes)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, strategies
-from plain import uniform_number
+from plain import philox4x32_10, uniform_number
 from simulation import doors
 from simulation import given as describe
 
@@ -146,6 +146,39 @@ def test_uniform_init_numbers(layout: str, numbered: bool) -> None:
                 sample, within = divmod(where, delta.numel() // 5)
                 where = int(index[sample]) * (delta.numel() // 5) + within
             assert words[i] == uniform_number(where, 2**40 + 9, 3, 0.25)
+
+
+@pytest.mark.parametrize("layout", ["dense", "strided"])
+@pytest.mark.parametrize("around", [2**31, 2**32, 2**33, "end"])
+def test_augment_offsets(layout: str, around: int | str) -> None:
+    """Pixels beyond 2^31 of images beyond 2^31 bytes, out of a data set of 2^60."""
+    shape, number, padding, threads = HUGE, 2**29 + 7, 4, 64
+    images = torch.empty((2**29 + 9, *shape[1:]), dtype=torch.uint8, device="meta")
+    out = huge(torch.bfloat16, torch.channels_last if layout == "dense" else torch.contiguous_format)
+    index, state = torch.tensor([4, number, 0, 7, number - 1]), torch.tensor([2**40 + 9, 2**33])
+    pixels = out.numel() // 3
+    blocks = -(-pixels // threads)
+    block = blocks - 1 if around == "end" else around // threads
+    grid = doors().Grid(blocks, threads, block, block + 1, dry=True)
+    path, reads, writes = doors().simulate_augment(
+        describe(out, BASE), describe(images, 2**60), index.data_ptr(), 1, state.data_ptr(), [0.5, 0.25], [], padding,
+        True, grid,
+    )  # fmt: skip
+    assert path == layout
+    mine = np.arange(block * threads, min((block + 1) * threads, pixels))
+    n, y, x = np.unravel_index(mine, (shape[0], *shape[2:]))
+    written = sum(p * s for p, s in zip((n, y, x), (out.stride(d) for d in (0, 2, 3)), strict=True))
+    written = (written[:, None] + np.arange(3) * out.stride(1)).reshape(-1)
+    assert np.array_equal(np.sort(writes[:, 0]), np.sort(BASE + 2 * written))
+    counter = [[int(i) % 2**32, int(i) // 2**32, 0, 2] for i in index[n]]
+    words = [philox4x32_10(c, [9, 2**8]) for c in counter]
+    top, left = (np.array([(w[k] >> 8) * 9 // 2**24 - padding for w in words]) for k in (0, 1))
+    row, column = y + top, np.where([w[2] >= 2**31 for w in words], shape[3] - 1 - x, x) + left
+    shown = (row >= 0) & (row < shape[2]) & (column >= 0) & (column < shape[3])
+    start = [int(i) * 3 * shape[2] * shape[3] for i in index[n][torch.from_numpy(shown)]]
+    source = np.array(start) + row[shown] * shape[3] + column[shown]
+    source = (source[:, None] + np.arange(3) * shape[2] * shape[3]).reshape(-1)
+    assert np.array_equal(np.sort(reads[:, 0]), np.sort(2**60 + source))
 
 
 def test_sgd_chunks() -> None:

@@ -1,6 +1,7 @@
 """The CUDA operators on a GPU against the reference on the CPU, bit for bit, and what only a device can show."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -259,6 +260,67 @@ def test_second_device(step: Callable) -> None:
     with ak.backend("reference"):
         step(expected, grad.cpu(), x.cpu(), ALPHA, EPSILON, LOWER, UPPER)
     assert same(delta, expected)
+
+
+def data_set(samples: int = 500) -> Tensor:
+    return torch.randint(0, 256, (samples, *CIFAR[1:]), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(128, 3, 32, 32), (7, 3, 5, 9), (7, 1, 28, 28), (3, 5, 6, 6), (2, 300, 3, 3)])
+def test_augment_with_guard_bands(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(8)
+    images = torch.randint(0, 256, (50, *shape[1:]), dtype=torch.uint8, generator=generator)
+    index = torch.randint(0, 50, shape[:1], generator=generator)
+    mean, std = (0.1 + torch.rand(shape[1], generator=generator) for _ in range(2))
+    for last, images_last, (padding, flip) in itertools.product((True, False), (True, False), ((4, True), (0, False))):
+        results = []
+        for device in ("cpu", "cuda"):
+            buffer = torch.full((math.prod(shape) + 24,), 9.0, dtype=dtype, device=device)
+            n, c, h, w = shape
+            view = buffer[9 : 9 + math.prod(shape)]
+            out = view.view(n, h, w, c).movedim(3, 1) if last else view.view(shape)
+            given = images.to(device, memory_format=torch.channels_last if images_last else torch.contiguous_format)
+            rng = ak.PhiloxState(2**61 + 3, device)
+            rng.seek(2**35 + 1)
+            for scales in ((mean.tolist(), std.tolist()), (mean.to(device), std.to(device))):
+                with ak.backend("native" if device == "cuda" else "reference"):
+                    ak.augment(given, index.to(device), *scales, rng=rng, padding=padding, flip=flip, out=out)
+                results.append(buffer.clone())
+            assert rng.draw == 2**35 + 1
+        assert all(same(result, results[0]) for result in results[1:])
+
+
+def test_augment_is_one_launch() -> None:
+    images, index, rng = data_set().cuda(), torch.arange(128, device="cuda"), ak.PhiloxState(1, "cuda")
+    out = ak.augment(images, index, MEAN, STD, rng=rng)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        ak.augment(images, index, MEAN, STD, rng=rng, out=out)
+        torch.cuda.synchronize()
+    launched = [event.name for event in profile.events() if "kernel" in event.name]
+    assert len(launched) == 1
+    assert "augment_kernel" in launched[0]
+
+
+def test_graph_of_an_augmentation_reads_images_and_epoch() -> None:
+    images, index, rng = data_set(), torch.zeros(128, dtype=torch.int64, device="cuda"), ak.PhiloxState(7, "cuda")
+    on_device = images.cuda()
+    out = torch.empty(CIFAR, dtype=torch.bfloat16, device="cuda", memory_format=torch.channels_last)
+    ak.augment(on_device, index, MEAN, STD, rng=rng, out=out)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ak.augment(on_device, index, MEAN, STD, rng=rng, out=out)
+    for epoch in range(3):
+        numbers = torch.randperm(500, generator=torch.Generator().manual_seed(epoch))[:128]
+        index.copy_(numbers)
+        rng.seek(epoch)
+        graph.replay()
+        host = ak.PhiloxState(7)
+        host.seek(epoch)
+        with ak.backend("reference"):
+            expected = ak.augment(images, numbers, MEAN, STD, rng=host, dtype=torch.bfloat16)
+        assert same(out, expected)
 
 
 def sgd_arguments(shapes: list[tuple[int, ...]], device: str) -> tuple:

@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from advkernels.backends.triton import bounds, geometry
+from advkernels.backends.triton.augment import _augment_kernel
 from advkernels.backends.triton.l2_init import _l2_init_kernel
 from advkernels.backends.triton.l2_step import _l2_step_kernel
 from advkernels.backends.triton.sgd_step import _sgd_step_kernel
@@ -25,10 +26,11 @@ from advkernels.backends.triton.sign_step import _sign_step_kernel
 from advkernels.backends.triton.uniform_init import _uniform_init_kernel
 
 IMAGES = ("delta", "grad", "x", "out")
-TYPES = {"mask": "*i1", "state": "*i64", "sample_index": "*i64", "step": "*i64"}
+TYPES = {"mask": "*i1", "state": "*i64", "sample_index": "*i64", "step": "*i64", "images": "*u8", "index": "*i64"}
 SCALARS = {"momentum": "fp32", "undamped": "fp32", "weight_decay": "fp32"}
+ELSEWHERE = ("grouped channels bf16", "strided bf16", "grouped bf16 master", "channels_last bf16")
 POINTERS_OF_ONE = {"lr": "*fp32", "inv_scale": "*fp32", "found_inf": "*fp32"}
-ALIGNED = ("groups", "places")
+ALIGNED = ("groups", "places", "height", "width")
 
 
 def signature(kernel: Any, element: dict[str, str], constants: dict[str, Any]) -> tuple[dict, dict, dict]:
@@ -101,6 +103,32 @@ def sgd_variants() -> dict[str, tuple[dict, dict]]:
     return variants
 
 
+def augment_variants() -> dict[str, tuple[dict, dict]]:
+    """Element types and constants of the variants of the augmentation; 1 is a constant, as in every launch."""
+    variants = {}
+    last, contiguous, strided = (
+        order.value for order in (geometry.CHANNELS_LAST, geometry.CONTIGUOUS, geometry.STRIDED)
+    )
+    traced = dict.fromkeys((f"{name}{i}" for name in ("mean", "std") for i in range(4)), "fp64")
+    tables = {"mean0": "*fp32", "std0": "*fp32"}
+    nothing_random = {"FLIP": False, "state": None, "padding": 1, "programs": 1}
+    for dtype, (label, order, form, types, others) in itertools.product(
+        ("fp32", "bf16"),
+        (
+            ("channels_last", last, bounds.VALUES, {}, {}),
+            ("channels_last traced", last, bounds.VALUES, traced, {}),
+            ("channels_last tables", last, bounds.TABLE_CHANNELS, tables, {}),
+            ("channels_last plain", last, bounds.SCALAR, {}, nothing_random),
+            ("contiguous", contiguous, bounds.VALUES, {}, {}),
+            ("strided", strided, bounds.VALUES, {}, {}),
+        ),
+    ):
+        constants = {"ORDER": order, "WIDE": False, "CHANNELS": 3, "BLOCK": geometry.PROGRAM, "FLIP": True}
+        constants |= {"MEAN": form.value, "STD": form.value, "image_x": 1} | others
+        variants[f"{label} {dtype}"] = ({"out": f"*{dtype}"} | types, constants)
+    return variants
+
+
 def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capability: int) -> dict[str, Any]:
     types, values, attributes = signature(kernel, element, constants)
     source = ASTSource(kernel, signature=types, constexprs=values, attrs=attributes)
@@ -109,6 +137,7 @@ def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capab
     ptx, code = built.asm["ptx"], disassemble(built.asm["cubin"])
     wide, narrow = r"\.v4\.[bfu]32|\.v2\.[bfu]64|\.v8\.[bfu]32", r"st\.global\.(v2\.)?[bfu](8|16|32)\b"
     tensors, written = traffic(kernel, types, constants)
+    divides = "div.rn" in ptx
     float64 = len(re.findall(r"\b(?:add|sub|mul|div|fma|min|max|setp)\.\S*f64", ptx))
     return {
         "cubin_bytes": len(built.asm["cubin"]),
@@ -119,8 +148,8 @@ def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capab
         "narrow_stores": len(re.findall(narrow, ptx)),
         "local_memory": ".local" in ptx or bool(re.search(r"\b(LDL|STL)\b", code)),
         "shared_bytes": built.metadata.shared,
-        # HFMA2 is how ptxas moves constants; a division in float64 is made of FFMA and DFMA.
-        "fused": len(re.findall(r"\bfma\.", ptx)) + (0 if float64 else len(re.findall(r"\bFFMA2?\b", code))),
+        # HFMA2 is how ptxas moves constants; a division is made of FFMA and DFMA.
+        "fused": len(re.findall(r"\bfma\.", ptx)) + (0 if divides else len(re.findall(r"\bFFMA2?\b", code))),
         "fusible": len(re.findall(r"\bmul\.(?:ftz\.)?f(?:32|64)\b", ptx)),
         "approximate": len(re.findall(r"\b(?:div|rcp|sqrt|rsqrt)\.(?:approx|full)", ptx)),
         "float64": float64,
@@ -134,6 +163,8 @@ def traffic(kernel: Any, types: dict[str, str], constants: dict[str, Any]) -> tu
         return 3, 2 + (constants["MASTER_TYPE"] is not None)
     if kernel is _l2_step_kernel:  # grad; grad and delta; grad, delta and x
         return 6, 1 + (types["out"] != "constexpr")
+    if kernel is _augment_kernel:  # single bytes; groups of elements
+        return 0, 1
     out = types.get("out", "constexpr") != "constexpr"
     return (3 if "grad" in kernel.arg_names else 1), 1 + out
 
@@ -165,6 +196,7 @@ def main() -> None:
         ),
         "l2_step": (_l2_step_kernel, sample_variants(_l2_step_kernel, image)),
         "l2_init": (_l2_init_kernel, sample_variants(_l2_init_kernel, {"sample_index": None, "out": None})),
+        "augment": (_augment_kernel, augment_variants()),
         "sgd_step": (_sgd_step_kernel, sgd_variants()),
     }
     report = {
@@ -174,7 +206,7 @@ def main() -> None:
     for capability, (name, (kernel, variants)) in itertools.product(map(int, sys.argv[1:]), kernels.items()):
         for variant, (element, constants) in variants.items():
             # Every variant for one architecture, the others' own code generation on some.
-            if capability == 90 or variant in ("grouped channels bf16", "strided bf16", "grouped bf16 master"):
+            if capability == 90 or variant in ELSEWHERE:
                 report[f"{name} {variant} sm_{capability}"] = facts(kernel, element, constants, capability)
     print(json.dumps(report))
 

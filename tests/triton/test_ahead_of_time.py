@@ -23,14 +23,15 @@ def compiled() -> dict[str, dict]:
 
 def test_every_kernel_compiles_to_a_cubin(compiled: dict[str, dict]) -> None:
     for capability in CAPABILITIES:
-        for kernel in ("sign_step", "uniform_init", "l2_step", "l2_init", "sgd_step"):
+        for kernel in ("sign_step", "uniform_init", "l2_step", "l2_init", "augment", "sgd_step"):
             names = [name for name in compiled if name.startswith(kernel) and name.endswith(f"sm_{capability}")]
             assert names, (kernel, capability)
             assert all(compiled[name]["cubin_bytes"] > 1000 for name in names)
 
 
 def test_sixteen_byte_accesses_where_the_layout_allows(compiled: dict[str, dict]) -> None:
-    grouped = {name: facts for name, facts in compiled.items() if "grouped" in name}
+    dense = ("grouped", "augment channels_last", "augment contiguous")
+    grouped = {name: facts for name, facts in compiled.items() if any(word in name for word in dense)}
     assert len(grouped) >= 12
     for name, facts in grouped.items():
         assert facts["wide_loads"] >= facts["inputs"], name

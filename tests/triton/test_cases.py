@@ -293,6 +293,49 @@ def test_l2_init(case: Case, optional: bool) -> None:
     check_init("l2_init_", case, optional, optional and bool(case[0]))
 
 
+AUGMENTED: dict[str, tuple[tuple[int, ...], list[Any]]] = {
+    "one": ((5, 1, 6, 5), [[0.5], [0.25]]),
+    "three": ((5, 3, 16, 16), [[0.1, 0.2, 0.3], [0.5, 0.25, 0.75]]),
+    "odd": ((5, 3, 19, 21), [[0.1, 0.2, 0.3], [0.5]]),
+    "four": ((5, 4, 8, 8), [[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]]),
+    "five": ((5, 5, 7, 1), [[0.1, 0.2, 0.3, 0.4, 0.5], [0.5]]),
+    "a line": ((5, 3, 1, 8), [[0.1], [0.5]]),
+    "tables": ((5, 3, 9, 9), [table(1, 3), table(1, 1) + 0.1]),
+    "no channel": ((5, 0, 9, 9), [[0.1], [0.5]]),
+}
+
+
+AUGMENTED_LAYOUTS = [  # of out and images
+    ("channels_last", "contiguous"),
+    ("contiguous", "channels_last"),
+    ("every_gap", "every_gap"),
+    ("misaligned", "misaligned"),
+]
+
+
+@pytest.mark.parametrize("layouts", range(len(AUGMENTED_LAYOUTS)), ids=["-".join(pair) for pair in AUGMENTED_LAYOUTS])
+@pytest.mark.parametrize("case", range(len(AUGMENTED)), ids=AUGMENTED.keys())
+def test_augment(case: int, layouts: int) -> None:
+    """Dtypes, and borders but for the usual one and none, take turns."""
+    layout, images_layout = AUGMENTED_LAYOUTS[layouts]
+    shape, scales = [*AUGMENTED.values()][case]
+    dtype = DTYPES[(case + layouts) % 3]
+    pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(5))
+    index = torch.tensor([4, 9, 0, 9, 4, 9])[::2]
+    for padding, flip in ((4, True), (0, False), ((1, False), (0, True), (30, True))[(case + layouts) // 3 % 3]):
+        results = []
+        for device in ("cpu", DEVICE):
+            _, images = place(pixels, images_layout, torch.uint8, device)
+            buffer, out = place(torch.full((3, *shape[1:]), float("nan")), layout, dtype, device)
+            state = torch.tensor([2**62 + 2**35 + 3, 2**32 + 7], device=device)
+            overload = "tensors" if isinstance(scales[0], Tensor) else "values"
+            run = operator(f"augment_.{overload}") if results else reference.augment_
+            run(out, images, index.to(device), state if padding or flip else None, rows(scales, device), padding, flip)
+            results.append([buffer, state])
+        for got, wanted in zip(results[1], results[0], strict=True):
+            assert_same(got, wanted)
+
+
 # dtypes of parameter, gradient, master (None: the parameter is its own), momentum buffer
 SGD_DTYPES = [
     (F32, F32, None, F32),
@@ -364,7 +407,10 @@ def calls() -> dict[str, list[Any]]:
     init_values = [delta, x, state, pack(PLAIN[1:]), torch.tensor([9, 4], device=DEVICE), out]
     step_tensors = [delta, grad, x, [limits] * 4, None, None]
     init_tensors = [delta, x, state, [limits] * 3, None, None]
+    images, index = torch.zeros((9, 3, 6, 4), dtype=torch.uint8, device=DEVICE), torch.tensor([8, 0], device=DEVICE)
     return {
+        "augment_.values": [out, images, index, state, [0.5, 0.2], 4, True],
+        "augment_.tensors": [out, images, index, None, [limits, limits], 0, False],
         **{f"{name}.values": step_values for name in ("sign_step_", "l2_step_")},
         **{f"{name}.tensors": step_tensors for name in ("sign_step_", "l2_step_")},
         **{f"{name}.values": init_values for name in ("uniform_init_", "l2_init_")},

@@ -94,6 +94,45 @@ def test_facade_compiled_whole(init: str, step: str) -> None:
     assert_same(got, wanted)
 
 
+def data_set() -> tuple[Tensor, Tensor]:
+    """Images, and the numbers of some."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (50, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return images.cuda(), torch.randint(0, 50, (24,), generator=generator).cuda()
+
+
+def augmented(images: Tensor, index: Tensor, draw: int, dtype: torch.dtype) -> Tensor:
+    """The batch of the reference, of seed 5."""
+    out = torch.empty((len(index), *images.shape[1:]), dtype=dtype)
+    reference.augment_(out, images.cpu(), index.cpu(), torch.tensor([5, draw]), pack([EPSILON, [0.5]]), 4, True)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_augment_compiled_whole(dtype: torch.dtype, dynamic: bool) -> None:
+    torch.compiler.reset()
+    images, index = data_set()
+    rng = ak.PhiloxState(seed=5, device="cuda")
+
+    def batch(images: Tensor, index: Tensor, rng: ak.PhiloxState) -> Tensor:
+        return ak.augment(images, index, EPSILON, 0.5, rng=rng, dtype=dtype)
+
+    got = torch.compile(batch, fullgraph=True, dynamic=dynamic)(images, index, rng)
+    assert_same(got, augmented(images, index, 0, dtype))
+
+
+def test_augment_replays() -> None:
+    images, index = data_set()
+    rng, out = ak.PhiloxState(seed=5, device="cuda"), torch.empty((24, 3, 32, 32), device="cuda")
+    graph = captured(lambda: ak.augment(images, index, EPSILON, 0.5, rng=rng, out=out))
+    for epoch in range(3):
+        rng.seek(epoch)
+        index.copy_(index.flip(0).roll(epoch))
+        graph.replay()
+        assert_same(out, augmented(images, index, epoch, torch.float32))
+
+
 def sgd_arguments(found_inf: float = 0.0) -> list[Any]:
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(shape, generator=generator) for shape in ((8, 4, 3, 3), (33,), (16, 40))]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from advkernels.backends.triton.augment import augment_
 from advkernels.backends.triton.l2_init import l2_init_
 from advkernels.backends.triton.l2_step import l2_step_
 from advkernels.backends.triton.launch import INTERPRETED
@@ -24,6 +25,7 @@ _LAUNCHERS: dict[str, Any] = {
     "l2_step_": l2_step_,
     "uniform_init_": uniform_init_,
     "l2_init_": l2_init_,
+    "augment_": augment_,
     "sgd_step_": sgd_step_,
 }
 

@@ -22,6 +22,12 @@ def multiply(a, b):
 
 
 @triton.jit
+def divide(a, b):
+    """a / b of float32, rounded exactly: `/` would be an approximation."""
+    return tl.div_rn(a, tl.zeros_like(a) + b)
+
+
+@triton.jit
 def float64(VALUE: tl.constexpr):
     """A constant: as a float among float64 arguments it would be rounded to float32."""
     return tl.full((), VALUE, tl.float64)
