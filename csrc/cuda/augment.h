@@ -149,8 +149,8 @@ inline AugmentStrided plan_augment(const View& out, const View& images, const Sc
 // Whether augment_thread may do the work.
 inline bool is_dense(const View& out, const View& images) {
     const Loop logical = make_loop(images, false), last = make_loop(out, true);
-    return images.channels() == kDenseChannels && is_dense(logical, make_array(logical, images)) &&
-           is_dense(last, make_array(last, out));
+    return images.channels() == kDenseChannels && is_dense(logical, make_strides(logical, images)) &&
+           is_dense(last, make_strides(last, out));
 }
 
 }  // namespace advkernels::cuda
