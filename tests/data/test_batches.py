@@ -22,7 +22,7 @@ def random_split(samples: int = 50) -> Split:
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("augment", [False, True])
-def test_batches_on_the_device_are_the_loaders(shuffle: bool, augment: bool, device: str) -> None:
+def test_batches_on_the_device_are_the_loaders(shuffle: bool, augment: bool, device: str, backend: str) -> None:
     split, settings = random_split(), SETTINGS | {"shuffle": shuffle, "augment": augment}
     loader = Loader(split, **settings)
     batches = DeviceBatches(loader, torch.device(device))

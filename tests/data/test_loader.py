@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import numpy as np
+import plain
 import pytest
 import torch
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
+import advkernels as ak
 from freefast import data
 from freefast.data import Batch, Loader, Split
 from freefast.data.seeding import generator
@@ -98,16 +101,32 @@ def test_augmentation_belongs_to_the_sample() -> None:
     assert not torch.equal(images, by_position(make(split, seed=1), 3))
 
 
-def test_augmented_images_are_crops_and_flips_of_the_sample() -> None:
+def augmentation_seed(seed: int) -> int:
+    return int(np.random.SeedSequence((seed, 0, 1)).generate_state(1, np.uint64)[0]) >> 1
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (3, 2), (2**40, 2**33)])
+def test_augmented_images_are_crops_and_flips_of_the_sample(seed: int, epoch: int) -> None:
     split = random_split(50)
-    padded = torch.nn.functional.pad(split.images, (4, 4, 4, 4))
-    crops = [padded[..., top : top + 9, left : left + 8] for top in range(9) for left in range(9)]
-    views = torch.stack(crops + [crop.flip(-1) for crop in crops], 1)  # (50, 162, C, H, W)
-    loader = make(split, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    pixels = (by_position(loader, 0) * 255).round().to(torch.uint8)
-    matches = (views == pixels[:, None]).flatten(2).all(2)
-    assert (matches.sum(1) == 1).all()
-    assert len(matches.int().argmax(1).unique()) > 30
+    mean, std = torch.tensor(data.CIFAR10_MEAN), torch.tensor(data.CIFAR10_STD)
+    wanted = plain.augment(split.images, torch.arange(50), mean, std, augmentation_seed(seed), epoch, 4, True)
+    assert torch.equal(by_position(make(split, seed=seed), epoch), wanted)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32, 2**63 - 1])
+def test_augmentation_does_not_draw_what_attacks_draw(seed: int) -> None:
+    """Training's noise is of the run's seed."""
+    state = make(random_split(4), seed=seed).random_state()
+    assert state is not None
+    assert state.seed != seed
+
+
+def test_a_backend_of_the_device_does_not_hinder_the_host() -> None:
+    split = random_split(20)
+    wanted = by_position(make(split), 1)
+    with ak.backend("triton"):
+        assert torch.equal(by_position(make(split), 1), wanted)
+        assert torch.equal(by_position(make(split, num_workers=1), 1), wanted)
 
 
 @pytest.mark.parametrize(

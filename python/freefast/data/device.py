@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from freefast.data.augment import Augmentation
 from freefast.data.dataset import Split
 from freefast.data.loader import Loader
-from freefast.data.prepare import Normalization, prepare
+from freefast.data.prepare import prepare
 
 _SHARE = 0.25
 """Of the free device memory that the training images may take."""
@@ -17,8 +16,8 @@ _SHARE = 0.25
 class DeviceBatches:
     """`Loader`'s batches, bit for bit, without a host that prepares or copies them.
 
-    Order and augmentation of an epoch are copied once, in its beginning; a batch is read from a cursor that lives on
-    the device, so that a captured graph reads the next one at every replay.
+    In an epoch's beginning its order is copied and the random state goes to its draw, both in place. A batch is read
+    from a cursor that lives on the device, so that a captured graph reads the next one at every replay.
 
     loader: its images are copied to the device whole; it may not have processes, which would have nothing to do
     """
@@ -26,14 +25,10 @@ class DeviceBatches:
     def __init__(self, loader: Loader, device: torch.device) -> None:
         self._loader, samples = loader, len(loader.split)
         self._images, self._labels = loader.split.images.to(device), loader.split.labels.to(device)
-        self._normalization = Normalization(*(row.to(device) for row in loader.normalization))
+        self._rng = loader.random_state(device)
         self._cursor = torch.zeros((), dtype=torch.int64, device=device)
         self._offsets = torch.arange(loader.batch_size, device=device)
         self._order = torch.arange(samples, device=device)
-        self._augmentation: Augmentation | None = None
-        if loader.augment:
-            top, left = torch.zeros(2, samples, dtype=torch.int64, device=device)
-            self._augmentation = Augmentation(top, left, torch.zeros(samples, dtype=torch.bool, device=device))
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -42,16 +37,16 @@ class DeviceBatches:
     def tensors(self) -> tuple[Tensor, ...]:
         """What `read` reads and writes, at addresses that stay."""
         fixed = (self._images, self._labels, self._cursor, self._offsets, self._order)
-        return (*fixed, *self._normalization, *(self._augmentation or ()))
+        return fixed if self._rng is None else (*fixed, self._rng.tensor)
 
     def epoch(self, epoch: int) -> Iterator[int]:
         """The size of each batch of an epoch, when it is to be `read`."""
-        drawn = self._loader.draw(epoch)
-        self._order.copy_(drawn.order)
-        for ours, theirs in zip(self._augmentation or (), drawn.augmentation or (), strict=True):
-            ours.copy_(theirs)
+        order = self._loader.order(epoch)
+        self._order.copy_(order)
+        if self._rng is not None:
+            self._rng.seek(epoch)
         self._cursor.zero_()
-        yield from map(len, drawn.order.split(self._loader.batch_size))
+        yield from map(len, order.split(self._loader.batch_size))
 
     def read(self, count: int) -> tuple[Tensor, Tensor]:
         """The next batch, by the device's work alone.
@@ -60,7 +55,7 @@ class DeviceBatches:
         """
         index = self._order.index_select(0, self._offsets[:count] + self._cursor)
         self._cursor.add_(count)
-        images = prepare(self._images, index, self._augmentation, self._normalization)
+        images = prepare(self._images, index, self._loader.mean, self._loader.std, self._rng)
         return images, self._labels.index_select(0, index)
 
 

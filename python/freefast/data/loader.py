@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from freefast.data.augment import Augmentation, draw
+import advkernels as ak
 from freefast.data.dataset import Split, check_normalization
-from freefast.data.prepare import Normalization, prepare
-from freefast.data.seeding import generator
+from freefast.data.prepare import prepare
+from freefast.data.seeding import derived_seed, generator
 
 _ORDER, _AUGMENTATION = 0, 1
 
@@ -24,15 +24,6 @@ class Batch(NamedTuple):
     """(n,) int64, class indices."""
     positions: Tensor
     """(n,) int64, places in the split."""
-
-
-class Epoch(NamedTuple):
-    """What an epoch does with N samples, on the CPU."""
-
-    order: Tensor
-    """(N,) int64, places in the split, batch after batch."""
-    augmentation: Augmentation | None
-    """By the place in the split; None leaves the images as they are."""
 
 
 class Loader:
@@ -70,10 +61,10 @@ class Loader:
         if seed < 0 or num_workers < 0:
             raise ValueError(f"Loader: wanted seed and num_workers at least 0, got {seed} and {num_workers}")
         self.split = split
-        self.normalization = Normalization.of(mean, std)
+        self.mean, self.std = tuple(mean), tuple(std)
         self.batch_size = batch_size
         self._shuffle = shuffle
-        self.augment = augment
+        self._augment = augment
         self._seed = seed
         self._num_workers = num_workers
         self._pin = pin
@@ -81,20 +72,23 @@ class Loader:
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
 
-    def draw(self, epoch: int) -> Epoch:
-        """Order and augmentation of one epoch, as in `epoch`."""
+    def order(self, epoch: int) -> Tensor:
+        """(N,) int64, places in the split, batch after batch of one epoch, as in `epoch`."""
         samples = len(self.split)
-        order = torch.arange(samples)
         if self._shuffle:
-            order = torch.randperm(samples, generator=generator(self._seed, epoch, _ORDER))
-        return Epoch(order, draw(samples, generator(self._seed, epoch, _AUGMENTATION)) if self.augment else None)
+            return torch.randperm(samples, generator=generator(self._seed, epoch, _ORDER))
+        return torch.arange(samples)
+
+    def random_state(self, device: torch.device | str = "cpu") -> ak.PhiloxState | None:
+        """What augments, its draw being the epoch, or None; of a seed unlike the run's, which attacks draw from."""
+        return ak.PhiloxState(derived_seed(self._seed, 0, _AUGMENTATION), device) if self._augment else None
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch.
 
-        epoch: non-negative number that, with the seed, picks order and augmentation.
+        epoch: in [0, 2**48); with the seed it picks order and augmentation.
         """
-        batches = _Batches(self.split, self.draw(epoch), self.batch_size, self.normalization)
+        batches = _Batches(self, epoch)
         if self._num_workers == 0:
             for number in range(len(self)):
                 yield _pinned(batches[number]) if self._pin else batches[number]
@@ -110,14 +104,24 @@ def _pinned(batch: Batch) -> Batch:
 
 
 class _Batches(Dataset[Batch]):
-    def __init__(self, split: Split, epoch: Epoch, batch_size: int, normalization: Normalization) -> None:
-        self._split, self._augmentation, self._normalization = split, epoch.augmentation, normalization
-        self._order = epoch.order.split(batch_size)
+    def __init__(self, loader: Loader, epoch: int) -> None:
+        self._split, self._mean, self._std = loader.split, loader.mean, loader.std
+        self._order = loader.order(epoch).split(loader.batch_size)
+        self._rng = loader.random_state()
+        if self._rng is not None:
+            self._rng.seek(epoch)
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __getitem__(self, number: int) -> Batch:
         index = self._order[number]
-        images = prepare(self._split.images, index, self._augmentation, self._normalization)
+        try:
+            images = self._prepare(index)
+        except ak.BackendUnavailable:  # asked for by name for the device; the host's have the same bits
+            with ak.backend("auto"):
+                images = self._prepare(index)
         return Batch(images, self._split.labels[index], index)
+
+    def _prepare(self, index: Tensor) -> Tensor:
+        return prepare(self._split.images, index, self._mean, self._std, self._rng)
