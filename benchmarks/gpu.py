@@ -19,6 +19,7 @@ REPORT = LOGS / "tests.xml"
 KERNELS = LOGS / "kernels.json"
 PRECISION = LOGS / "precision.json"
 EVALUATION = LOGS / "evaluation.json"
+TRAIN_STEP = LOGS / "train_step.json"
 SANITIZED = "guard_bands or many_channels or masked_nan or cuda-native"
 
 
@@ -54,8 +55,8 @@ def steps(images: Path | None) -> list[Step]:
     tests += [f"--junitxml={REPORT}"]
     train = [python, "-m", "freefast", "train", "fast", "--model", model, *dataset, "--device", "cuda"]
     train += ["--epochs", "2", "--out", str(LOGS / "fast")]
-    names = ("gpu_kernels.py", "gpu_precision.py", "gpu_evaluation.py")
-    kernels, precision, evaluation = (ROOT / "benchmarks" / name for name in names)
+    names = ("gpu_kernels.py", "gpu_precision.py", "gpu_evaluation.py", "train_step.py")
+    kernels, precision, evaluation, train_step = (ROOT / "benchmarks" / name for name in names)
     on_images = ["--images", str(images)] if images else []
     return [
         Step("device", ["nvidia-smi"]),
@@ -65,6 +66,7 @@ def steps(images: Path | None) -> list[Step]:
         Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,)),
         Step("precision", [python, str(precision), str(PRECISION), *on_images], (precision,)),
         Step("evaluation", [python, str(evaluation), str(EVALUATION), *on_images], (evaluation,)),
+        Step("train_step", [python, str(train_step), str(TRAIN_STEP)], (train_step,)),
         Step("train", train, (images / "train", images / "test") if images else ()),
         *map(sanitizer, ("memcheck", "racecheck", "initcheck")),
     ]
@@ -136,7 +138,7 @@ def main() -> int:
         print(*(f"missing: {path}" for path in missing), sep="\n")
         return 2 if missing else 0
     LOGS.mkdir(parents=True, exist_ok=True)
-    for file in (REPORT, KERNELS, PRECISION, EVALUATION):
+    for file in (REPORT, KERNELS, PRECISION, EVALUATION, TRAIN_STEP):
         file.unlink(missing_ok=True)
     outcome = {step.name: run(step) for step in sequence}
 
@@ -145,7 +147,8 @@ def main() -> int:
     facts = environment.describe("cuda")
     device = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
     result = {"steps": outcome, "tests": count_tests(), "kernels": rows_of(KERNELS)}
-    result |= {"precision": rows_of(PRECISION), "evaluation": rows_of(EVALUATION), "train": training_row()}
+    result |= {"precision": rows_of(PRECISION), "evaluation": rows_of(EVALUATION)}
+    result |= {"train_step": rows_of(TRAIN_STEP), "train": training_row()}
     result["environment"] = facts | {"commit": facts["commit"] or options.commit}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"gpu_{device}_{facts['date'][:10]}.json"
