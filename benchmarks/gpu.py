@@ -37,6 +37,8 @@ class Step:
     command: list[str]
     needs: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    limit: float = 300.0
+    """Seconds after which it is stopped, and has failed."""
 
 
 def sanitizer(tool: str) -> Step:
@@ -44,7 +46,7 @@ def sanitizer(tool: str) -> Step:
     tests = (ROOT / "tests" / "cuda" / "test_on_device.py", ROOT / "tests" / "advkernels" / "test_sgd_step.py")
     command = ["compute-sanitizer", f"--tool={tool}", "--error-exitcode=9", sys.executable, "-m", "pytest"]
     command += ["-c", str(ROOT / "pyproject.toml"), *map(str, tests), "-k", SANITIZED]
-    return Step(tool, command, tests, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTEST_ADDOPTS": ""})
+    return Step(tool, command, tests, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTEST_ADDOPTS": ""}, limit=240.0)
 
 
 def architecture() -> dict[str, str]:
@@ -110,10 +112,11 @@ def run(step: Step) -> dict[str, object]:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 check=False,
+                timeout=step.limit,
             ).returncode
-        except FileNotFoundError as error:
+        except (FileNotFoundError, subprocess.TimeoutExpired) as error:
             log.write(f"{error}\n")
-            code = 127
+            code = 127 if isinstance(error, FileNotFoundError) else 124
     seconds = round(time.perf_counter() - start, 1)
     last = (LOGS / f"{step.name}.log").read_text().splitlines()[-12:]
     title = f"== {step.name}: {' '.join(step.command)}"
