@@ -22,6 +22,10 @@ REPORT = LOGS / "tests.xml"
 KERNELS = LOGS / "kernels.json"
 PRECISION = LOGS / "precision.json"
 EVALUATION = LOGS / "evaluation.json"
+TRAIN_STEP = LOGS / "train_step.json"
+TRAIN_STEP_OPTIONS = ["--budget", "80", "--skip", "compile", "search"]
+LOAD = "import sys, freefast; sys.argv[1] == 'None' or freefast.data.load('imagefolder', root=sys.argv[1])"
+"""Decodes the images into their cache."""
 SANITIZED = "guard_bands or many_channels or masked_nan or cuda-native"
 
 
@@ -33,6 +37,8 @@ class Step:
     command: list[str]
     needs: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    limit: float = 300.0
+    """Seconds after which it is stopped, and has failed."""
 
 
 def sanitizer(tool: str) -> Step:
@@ -40,7 +46,7 @@ def sanitizer(tool: str) -> Step:
     tests = (ROOT / "tests" / "cuda" / "test_on_device.py", ROOT / "tests" / "advkernels" / "test_sgd_step.py")
     command = ["compute-sanitizer", f"--tool={tool}", "--error-exitcode=9", sys.executable, "-m", "pytest"]
     command += ["-c", str(ROOT / "pyproject.toml"), *map(str, tests), "-k", SANITIZED]
-    return Step(tool, command, tests, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTEST_ADDOPTS": ""})
+    return Step(tool, command, tests, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTEST_ADDOPTS": ""}, limit=240.0)
 
 
 def architecture() -> dict[str, str]:
@@ -72,22 +78,25 @@ def stages(images: Path | None) -> list[list[Step]]:
     tests = [python, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), str(ROOT / "tests"), "-m", "gpu"]
     tests += [f"--junitxml={REPORT}", *workers()]
     train = [python, "-m", "freefast", "train", "fast", "--model", model, *dataset, "--device", "cuda"]
-    train += ["--epochs", "2", "--out", str(LOGS / "fast")]
-    names = ("gpu_kernels.py", "gpu_precision.py", "gpu_evaluation.py")
-    kernels, precision, evaluation = (ROOT / "benchmarks" / name for name in names)
+    train += ["--epochs", "15", "--precision", "half-fp16", "--eval-steps", "50", "--restarts", "10"]
+    train += ["--out", str(LOGS / "fast"), "--overwrite"]
+    names = ("gpu_kernels.py", "gpu_precision.py", "gpu_evaluation.py", "train_step.py")
+    kernels, precision, evaluation, train_step = (ROOT / "benchmarks" / name for name in names)
     on_images = ["--images", str(images)] if images else []
     return [
         [Step("device", ["nvidia-smi"])],
         [Step("install", install, (ROOT / "setup.py", ROOT / "csrc" / "formulas.h"), architecture())],
-        [Step("info", [python, "-m", "advkernels.info"])],
         [
             Step("tests", tests, (ROOT / "tests" / "conftest.py",)),
             *map(sanitizer, ("memcheck", "racecheck", "initcheck")),
+            Step("info", [python, "-m", "advkernels.info"]),
+            Step("images", [python, "-c", LOAD, str(images)], (images / "train", images / "test") if images else ()),
         ],
         [Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,))],
         [Step("precision", [python, str(precision), str(PRECISION), *on_images], (precision,))],
         [Step("evaluation", [python, str(evaluation), str(EVALUATION), *on_images], (evaluation,))],
-        [Step("train", train, (images / "train", images / "test") if images else ())],
+        [Step("train_step", [python, str(train_step), str(TRAIN_STEP), *TRAIN_STEP_OPTIONS], (train_step,))],
+        [Step("train", train)],
     ]
 
 
@@ -103,10 +112,11 @@ def run(step: Step) -> dict[str, object]:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 check=False,
+                timeout=step.limit,
             ).returncode
-        except FileNotFoundError as error:
+        except (FileNotFoundError, subprocess.TimeoutExpired) as error:
             log.write(f"{error}\n")
-            code = 127
+            code = 127 if isinstance(error, FileNotFoundError) else 124
     seconds = round(time.perf_counter() - start, 1)
     last = (LOGS / f"{step.name}.log").read_text().splitlines()[-12:]
     title = f"== {step.name}: {' '.join(step.command)}"
@@ -154,7 +164,7 @@ def main() -> int:
         print(*(f"missing: {path}" for path in missing), sep="\n")
         return 2 if missing else 0
     LOGS.mkdir(parents=True, exist_ok=True)
-    for file in (REPORT, KERNELS, PRECISION, EVALUATION):
+    for file in (REPORT, KERNELS, PRECISION, EVALUATION, TRAIN_STEP):
         file.unlink(missing_ok=True)
     outcome: dict[str, dict[str, object]] = {}
     for stage in sequence:
@@ -166,7 +176,8 @@ def main() -> int:
     facts = environment.describe("cuda")
     device = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
     result = {"steps": outcome, "tests": count_tests(), "kernels": rows_of(KERNELS)}
-    result |= {"precision": rows_of(PRECISION), "evaluation": rows_of(EVALUATION), "train": training_row()}
+    result |= {"precision": rows_of(PRECISION), "evaluation": rows_of(EVALUATION)}
+    result |= {"train_step": rows_of(TRAIN_STEP), "train": training_row()}
     result["environment"] = facts | {"commit": facts["commit"] or options.commit}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"gpu_{device}_{facts['date'][:10]}.json"

@@ -36,6 +36,7 @@ EPOCH = 50_000
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")  # and their variants, such as cudaLaunchKernelExC
 WARM_UP = 6  # steps: three op by op, the capture, replays
 PROFILED = 3
+LONGEST = 14  # kernels that a row names
 SECONDS = {False: 6, True: 45}
 """What a variant may cost, without and with torch.compile."""
 
@@ -126,20 +127,34 @@ def plain_steps(variant: Variant, config: ff.TrainConfig, data: ImageData) -> St
             yield loop.sums[0]
 
 
-def launches(steps: Steps, device: str) -> float | None:
-    """Kernels and graphs that the host launches in a step."""
+def profile(steps: Steps, device: str) -> dict[str, Any]:
+    """Kernels and graphs that the host launches in a step, and the kernels that take most of the device's time."""
     if device != "cuda":
-        return None
+        return {"launches": None}
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profiler:
         for _ in range(PROFILED):
             next(steps)
         torch.cuda.synchronize()
-    return sum(event.count for event in profiler.key_averages() if event.key.startswith(LAUNCHES)) / PROFILED
+    events = profiler.key_averages()
+    kernels = sorted((event for event in events if event.self_device_time_total > 0), key=_device_time, reverse=True)
+    return {
+        "launches": sum(event.count for event in events if event.key.startswith(LAUNCHES)) / PROFILED,
+        "kernels_ms": sum(map(_device_time, kernels)) / PROFILED / 1e3,
+        "kernels": [
+            {"name": event.key[:90], "ms": _device_time(event) / PROFILED / 1e3, "calls": event.count / PROFILED}
+            for event in kernels[:LONGEST]
+        ],
+    }
+
+
+def _device_time(event: Any) -> float:
+    """Microseconds of an event's own work on the device."""
+    return float(event.self_device_time_total)
 
 
 def measure(steps: Steps, count: int, device: str) -> dict[str, Any]:
-    """Milliseconds of a step and of the host's part in it; peak memory; launches."""
+    """Milliseconds of a step and of the host's part in it; peak memory; the profile of a step."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     for _ in range(WARM_UP):
         next(steps)
@@ -153,7 +168,7 @@ def measure(steps: Steps, count: int, device: str) -> dict[str, Any]:
     row: dict[str, Any] = {"step_ms": whole / count * 1e3, "host_ms": host / count * 1e3}
     row["finite"] = bool(loss_sum.isfinite())
     row["memory_mib"] = torch.cuda.max_memory_reserved() / 2**20 if device == "cuda" else None
-    return row | {"launches": launches(steps, device)}
+    return row | profile(steps, device)
 
 
 def run(variant: Variant, data: ImageData, options: argparse.Namespace) -> dict[str, Any]:
@@ -224,7 +239,7 @@ def main() -> int:
         if not set(options.only) <= set(words) or set(options.skip) & set(words):
             continue
         rows.append(attempt(variant, data, options, deadline))
-        print(rows[-1], flush=True)
+        print({name: value for name, value in rows[-1].items() if name != "kernels"}, flush=True)
     facts = environment.describe(options.device)
     options.result.write_text(json.dumps({"rows": rows, "environment": facts}, indent=2) + "\n")
     print(table(rows))

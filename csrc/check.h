@@ -3,7 +3,6 @@
 
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <array>
 #include <cstdint>
@@ -13,6 +12,7 @@
 
 #include "bounds.h"
 #include "overlap.h"
+#include "require.h"
 
 namespace advkernels {
 
@@ -37,32 +37,30 @@ inline bool same_shape(const Tensor& a, const Tensor& b) {
 
 inline void check_image(const char* operation, const char* argument, const Tensor& tensor, const Tensor& like) {
     const ScalarType type = tensor.scalar_type();
-    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Half, operation,
-                    ": ", argument, ": wanted float32, bfloat16 or float16, got another dtype");
-    STD_TORCH_CHECK(same_shape(tensor, like), operation, ": ", argument, ": wanted shape ", shape_text(like), ", got ",
-                    shape_text(tensor));
-    STD_TORCH_CHECK(tensor.device() == like.device(), operation, ": ", argument,
-                    ": wanted the device of x, got another");
+    AK_REQUIRE(type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Half, operation, ": ",
+               argument, ": wanted float32, bfloat16 or float16, got another dtype");
+    AK_REQUIRE(same_shape(tensor, like), operation, ": ", argument, ": wanted shape ", shape_text(like), ", got ",
+               shape_text(tensor));
+    AK_REQUIRE(tensor.device() == like.device(), operation, ": ", argument, ": wanted the device of x, got another");
 }
 
 // A tensor that will be written: its elements have places of their own, apart from those of the others.
 inline void check_written(const char* operation, const char* argument, const Tensor& tensor,
                           std::initializer_list<const Tensor*> others) {
-    STD_TORCH_CHECK(!overlaps_itself(tensor), operation, ": ", argument,
-                    ": wanted one place in memory an element, got a tensor that overlaps itself");
+    AK_REQUIRE(!overlaps_itself(tensor), operation, ": ", argument,
+               ": wanted one place in memory an element, got a tensor that overlaps itself");
     for (const Tensor* other : others) {
-        STD_TORCH_CHECK(!share_memory(tensor, *other), operation, ": ", argument,
-                        ": wanted memory of its own, got memory shared with another argument");
+        AK_REQUIRE(!share_memory(tensor, *other), operation, ": ", argument,
+                   ": wanted memory of its own, got memory shared with another argument");
     }
 }
 
 inline void check_vector(const char* operation, const char* argument, const Tensor& tensor, ScalarType type,
                          int64_t size, const Tensor& like) {
-    STD_TORCH_CHECK(tensor.scalar_type() == type, operation, ": ", argument, ": wanted another dtype");
-    STD_TORCH_CHECK(tensor.dim() == 1 && tensor.numel() == size, operation, ": ", argument, ": wanted shape (", size,
-                    ",), got ", shape_text(tensor));
-    STD_TORCH_CHECK(tensor.device() == like.device(), operation, ": ", argument,
-                    ": wanted the device of x, got another");
+    AK_REQUIRE(tensor.scalar_type() == type, operation, ": ", argument, ": wanted another dtype");
+    AK_REQUIRE(tensor.dim() == 1 && tensor.numel() == size, operation, ": ", argument, ": wanted shape (", size,
+               ",), got ", shape_text(tensor));
+    AK_REQUIRE(tensor.device() == like.device(), operation, ": ", argument, ": wanted the device of x, got another");
 }
 
 inline int64_t sample_count(const Tensor& x) { return x.dim() > 0 ? x.size(0) : 1; }
@@ -71,27 +69,27 @@ inline int64_t channel_count(const Tensor& x) { return x.dim() > 1 ? x.size(1) :
 // Floats a row of an operator's bounds given by value: 1, or one a channel.
 inline int64_t row_width(const char* operation, const std::vector<double>& values, int rows, const Tensor& x) {
     const int64_t size = static_cast<int64_t>(values.size()), channels = channel_count(x);
-    STD_TORCH_CHECK(size == rows || size == rows * channels, operation, ": bounds: wanted ", rows, " rows of 1 or ",
-                    channels, " floats, one a channel, got ", size, " floats");
+    AK_REQUIRE(size == rows || size == rows * channels, operation, ": bounds: wanted ", rows, " rows of 1 or ",
+               channels, " floats, one a channel, got ", size, " floats");
     return size / rows;
 }
 
 inline BoundTable bound_table(const char* operation, const char* argument, const Tensor& table, const Tensor& x) {
     const int64_t samples = sample_count(x), channels = channel_count(x);
-    STD_TORCH_CHECK(table.dim() == 2 && (table.size(0) == 1 || table.size(0) == samples) &&
-                        (table.size(1) == 1 || table.size(1) == channels),
-                    operation, ": ", argument, ": wanted a table (", samples, " or 1, ", channels, " or 1), got ",
-                    shape_text(table));
-    STD_TORCH_CHECK(table.scalar_type() == ScalarType::Float && table.device() == x.device(), operation, ": ", argument,
-                    ": wanted float32 on the device of x, got another dtype or device");
+    AK_REQUIRE(table.dim() == 2 && (table.size(0) == 1 || table.size(0) == samples) &&
+                   (table.size(1) == 1 || table.size(1) == channels),
+               operation, ": ", argument, ": wanted a table (", samples, " or 1, ", channels, " or 1), got ",
+               shape_text(table));
+    AK_REQUIRE(table.scalar_type() == ScalarType::Float && table.device() == x.device(), operation, ": ", argument,
+               ": wanted float32 on the device of x, got another dtype or device");
     return {static_cast<const float*>(table.data_ptr()), table.size(0) > 1 ? table.stride(0) : 0,
             table.size(1) > 1 ? table.stride(1) : 0};
 }
 
 // An operator's bounds given as tables, one a row.
 inline BoundTables bound_tables(const char* operation, const std::vector<Tensor>& given, int rows, const Tensor& x) {
-    STD_TORCH_CHECK(static_cast<int>(given.size()) == rows, operation, ": bounds: wanted ", rows, " tables, got ",
-                    given.size());
+    AK_REQUIRE(static_cast<int>(given.size()) == rows, operation, ": bounds: wanted ", rows, " tables, got ",
+               given.size());
     BoundTables result;
     for (int i = 0; i < kBounds; ++i) {
         result.tables[i] = bound_table(operation, kBoundNames[i], given[row_of(i, rows)], x);
@@ -134,19 +132,19 @@ constexpr int64_t kMaxPadding = int64_t{1} << 30;
 // Where nothing is random there may be no state.
 inline void check_augment(const char* operation, const Tensor& out, const Tensor& images, const Tensor& index,
                           const std::optional<Tensor>& state, int64_t padding, bool flip) {
-    STD_TORCH_CHECK(images.scalar_type() == ScalarType::Byte && images.dim() == 4, operation,
-                    ": images: wanted uint8 (M, C, H, W), got another dtype or ", shape_text(images));
+    AK_REQUIRE(images.scalar_type() == ScalarType::Byte && images.dim() == 4, operation,
+               ": images: wanted uint8 (M, C, H, W), got another dtype or ", shape_text(images));
     check_vector(operation, "index", index, ScalarType::Long, index.numel(), images);
     check_image(operation, "out", out, out);
-    STD_TORCH_CHECK(out.dim() == 4 && out.size(0) == index.numel() && out.size(1) == images.size(1) &&
-                        out.size(2) == images.size(2) && out.size(3) == images.size(3),
-                    operation, ": out: wanted ", index.numel(), " images like those of ", shape_text(images), ", got ",
-                    shape_text(out));
-    STD_TORCH_CHECK(out.device() == images.device(), operation, ": out: wanted the device of images, got another");
+    AK_REQUIRE(out.dim() == 4 && out.size(0) == index.numel() && out.size(1) == images.size(1) &&
+                   out.size(2) == images.size(2) && out.size(3) == images.size(3),
+               operation, ": out: wanted ", index.numel(), " images like those of ", shape_text(images), ", got ",
+               shape_text(out));
+    AK_REQUIRE(out.device() == images.device(), operation, ": out: wanted the device of images, got another");
     check_written(operation, "out", out, {&images, &index});
-    STD_TORCH_CHECK(padding >= 0 && padding <= kMaxPadding, operation, ": padding: wanted 0 to ", kMaxPadding, ", got ",
-                    padding);
-    STD_TORCH_CHECK(state || (padding == 0 && !flip), operation, ": state: wanted one for crops and flips");
+    AK_REQUIRE(padding >= 0 && padding <= kMaxPadding, operation, ": padding: wanted 0 to ", kMaxPadding, ", got ",
+               padding);
+    AK_REQUIRE(state || (padding == 0 && !flip), operation, ": state: wanted one for crops and flips");
     if (state) {
         check_vector(operation, "state", *state, ScalarType::Long, 2, images);
     }
@@ -155,19 +153,18 @@ inline void check_augment(const char* operation, const Tensor& out, const Tensor
 // Mean and std given as tables, one a channel or one for all.
 inline std::array<BoundTable, 2> scale_tables(const char* operation, const std::vector<Tensor>& given,
                                               const Tensor& images) {
-    STD_TORCH_CHECK(given.size() == 2, operation, ": scales: wanted 2 tables, got ", given.size());
+    AK_REQUIRE(given.size() == 2, operation, ": scales: wanted 2 tables, got ", given.size());
     const std::array<BoundTable, 2> tables{bound_table(operation, "mean", given[0], images),
                                            bound_table(operation, "std", given[1], images)};
-    STD_TORCH_CHECK(tables[0].sample_stride == 0 && tables[1].sample_stride == 0, operation,
-                    ": scales: wanted none per sample");
+    AK_REQUIRE(tables[0].sample_stride == 0 && tables[1].sample_stride == 0, operation,
+               ": scales: wanted none per sample");
     return tables;
 }
 
 inline void check_one(const char* operation, const char* argument, const Tensor& tensor, ScalarType type,
                       const Tensor& like) {
-    STD_TORCH_CHECK(tensor.numel() == 1 && tensor.scalar_type() == type && tensor.device() == like.device(), operation,
-                    ": ", argument, ": wanted one ", type == ScalarType::Long ? "int64" : "float32",
-                    " on the device of params");
+    AK_REQUIRE(tensor.numel() == 1 && tensor.scalar_type() == type && tensor.device() == like.device(), operation, ": ",
+               argument, ": wanted one ", type == ScalarType::Long ? "int64" : "float32", " on the device of params");
 }
 
 // Parameter i of a step: a master of no elements is an absent one.
@@ -178,15 +175,15 @@ inline void check_sgd_parameter(const char* operation, size_t i, const std::vect
     const Tensor& param = params[i];
     check_image(operation, "params", param, param);
     check_written(operation, "params", param, {});
-    STD_TORCH_CHECK(param.device() == params[0].device(), operation, ": params: wanted one device for all");
+    AK_REQUIRE(param.device() == params[0].device(), operation, ": params: wanted one device for all");
     check_image(operation, "grads", grads[i], param);
     check_one(operation, "steps", steps[i], ScalarType::Long, param);
     if (masters[i].numel() > 0) {
         check_image(operation, "masters", masters[i], param);
         check_written(operation, "masters", masters[i], {&param});
-        STD_TORCH_CHECK(param.scalar_type() != ScalarType::Float, operation,
-                        ": masters: wanted none, a tensor of no elements, of a float32 parameter");
-        STD_TORCH_CHECK(masters[i].scalar_type() == ScalarType::Float, operation, ": masters: wanted float32");
+        AK_REQUIRE(param.scalar_type() != ScalarType::Float, operation,
+                   ": masters: wanted none, a tensor of no elements, of a float32 parameter");
+        AK_REQUIRE(masters[i].scalar_type() == ScalarType::Float, operation, ": masters: wanted float32");
     }
     if (has_momentum) {
         check_image(operation, "momentum_buffers", momentum_buffers[i], param);
@@ -199,8 +196,8 @@ inline void check_sgd_step(const char* operation, const std::vector<Tensor>& par
                            const std::vector<Tensor>& masters, const std::vector<Tensor>& momentum_buffers,
                            const std::vector<Tensor>& steps, bool has_momentum) {
     const auto check_size = [&](const char* argument, const std::vector<Tensor>& list) {
-        STD_TORCH_CHECK(list.size() == params.size(), operation, ": ", argument, ": wanted ", params.size(),
-                        " tensors, got ", list.size());
+        AK_REQUIRE(list.size() == params.size(), operation, ": ", argument, ": wanted ", params.size(),
+                   " tensors, got ", list.size());
     };
     check_size("grads", grads);
     check_size("masters", masters);

@@ -142,8 +142,7 @@ void augment_all(const Augment& a, const Scales& scales, int64_t samples) {
 void check_index(const Augment& a, int64_t samples, int64_t images) {
     for (int64_t n = 0; n < samples; ++n) {
         const int64_t number = a.index[n * a.index_stride];
-        STD_TORCH_CHECK(number >= 0 && number < images, kName, ": index: wanted numbers in [0, ", images, "), got ",
-                        number);
+        AK_REQUIRE(number >= 0 && number < images, kName, ": index: wanted numbers in [0, ", images, "), got ", number);
     }
 }
 

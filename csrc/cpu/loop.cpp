@@ -116,7 +116,7 @@ int64_t run_of(const Loop& loop, const int64_t* strides) {
 Loop make_loop(const Tensor& tensor, bool channels_last) {
     Loop loop{};
     loop.dims = static_cast<int>(tensor.dim());
-    STD_TORCH_CHECK(loop.dims <= kMaxDims, "advkernels: wanted at most ", kMaxDims, " dimensions, got ", loop.dims);
+    AK_REQUIRE(loop.dims <= kMaxDims, "advkernels: wanted at most ", kMaxDims, " dimensions, got ", loop.dims);
     for (int dim = 0; dim < loop.dims; ++dim) {
         const int last = loop.dims - 1;
         const bool moved = channels_last && dim > 0;

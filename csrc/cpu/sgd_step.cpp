@@ -69,8 +69,8 @@ void update(const Chunk& chunk, bool has_momentum, const SgdSettings& settings) 
 }
 
 float scalar(const char* argument, const Tensor& tensor) {
-    STD_TORCH_CHECK(tensor.numel() == 1 && tensor.scalar_type() == ScalarType::Float && tensor.is_cpu(), kName, ": ",
-                    argument, ": wanted one float32 on the CPU");
+    AK_REQUIRE(tensor.numel() == 1 && tensor.scalar_type() == ScalarType::Float && tensor.is_cpu(), kName, ": ",
+               argument, ": wanted one float32 on the CPU");
     return *static_cast<const float*>(tensor.data_ptr());
 }
 

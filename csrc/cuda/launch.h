@@ -20,7 +20,7 @@ constexpr int kResidentBlocks = 4;  // a multiprocessor, and so at most 64 regis
 constexpr int64_t kMaxBlocks = 32767;
 
 inline void check_cuda(const char* operation, const char* call, cudaError_t error) {
-    STD_TORCH_CHECK(error == cudaSuccess, operation, ": ", call, ": ", cudaGetErrorString(error));
+    AK_REQUIRE(error == cudaSuccess, operation, ": ", call, ": ", cudaGetErrorString(error));
 }
 
 static_assert(kMaxBlocks <= DrawTicket::kMaxBlocks);
@@ -31,7 +31,7 @@ class Launcher {
     Launcher(const char* operation, const Tensor& tensor)
         : operation_(operation), device_(tensor.get_device_index()), guard_(device_) {
         void* stream = nullptr;
-        STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream) == 0, operation, ": no current stream");
+        AK_REQUIRE(aoti_torch_get_current_cuda_stream(device_, &stream) == 0, operation, ": no current stream");
         stream_ = static_cast<cudaStream_t>(stream);
         check_cuda(operation, "cudaSetDevice", cudaSetDevice(device_));  // for the runtime linked into this library
     }
@@ -84,8 +84,7 @@ inline View view(const char* operation, const Tensor& tensor) {
                 {},
                 {},
                 true};
-    STD_TORCH_CHECK(result.dims <= kMaxDims, operation, ": wanted at most ", kMaxDims, " dimensions, got ",
-                    result.dims);
+    AK_REQUIRE(result.dims <= kMaxDims, operation, ": wanted at most ", kMaxDims, " dimensions, got ", result.dims);
     for (int dim = 0; dim < result.dims; ++dim) {
         result.sizes[dim] = tensor.size(dim);
         result.strides[dim] = tensor.stride(dim);

@@ -79,9 +79,8 @@ const float* device_scalar(const char* argument, const std::optional<Tensor>& te
     if (!tensor) {
         return nullptr;
     }
-    STD_TORCH_CHECK(
-        tensor->numel() == 1 && tensor->scalar_type() == ScalarType::Float && tensor->device() == like.device(), kName,
-        ": ", argument, ": wanted one float32 on the device of params");
+    AK_REQUIRE(tensor->numel() == 1 && tensor->scalar_type() == ScalarType::Float && tensor->device() == like.device(),
+               kName, ": ", argument, ": wanted one float32 on the device of params");
     return static_cast<const float*>(tensor->data_ptr());
 }
 
@@ -94,7 +93,7 @@ void sgd_step_cuda(std::vector<Tensor> params, std::vector<Tensor> grads, std::v
     if (params.empty()) {
         return;
     }
-    STD_TORCH_CHECK(lr.numel() == 1 && lr.scalar_type() == ScalarType::Float, kName, ": lr: wanted one float32");
+    AK_REQUIRE(lr.numel() == 1 && lr.scalar_type() == ScalarType::Float, kName, ": lr: wanted one float32");
     SgdShared shared{};
     shared.settings = {lr_by_value ? *static_cast<const float*>(lr.data_ptr()) : 0.0f,
                        1.0f,
@@ -113,8 +112,8 @@ void sgd_step_cuda(std::vector<Tensor> params, std::vector<Tensor> grads, std::v
     parameters.reserve(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
         const bool has_master = masters[i].numel() > 0;
-        STD_TORCH_CHECK(chunks_of(params[i].numel()) <= StepTicket::kMaxBlocks, kName, ": params: wanted at most ",
-                        StepTicket::kMaxBlocks * kChunk, " elements, got ", params[i].numel());
+        AK_REQUIRE(chunks_of(params[i].numel()) <= StepTicket::kMaxBlocks, kName, ": params: wanted at most ",
+                   StepTicket::kMaxBlocks * kChunk, " elements, got ", params[i].numel());
         parameters.push_back(
             {view(kName, params[i]), view(kName, grads[i]), has_master ? view(kName, masters[i]) : View{},
              has_momentum ? view(kName, momentum_buffers[i]) : View{}, static_cast<int64_t*>(steps[i].data_ptr())});

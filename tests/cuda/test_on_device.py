@@ -328,10 +328,11 @@ def sgd_arguments(shapes: list[tuple[int, ...]], device: str) -> tuple:
     weights = [torch.randn(shape, generator=generator) for shape in shapes]
     grads = [torch.randn(shape, generator=generator) for shape in shapes]
     params = [w.to(device, DTYPES[i % 3]) for i, w in enumerate(weights)]
+    none = torch.empty(0, device=device)
     return (
         params,
         [g.to(device, DTYPES[i // 3 % 3]) for i, g in enumerate(grads)],
-        [p.float().clone() if i % 2 else torch.empty(0, device=device) for i, p in enumerate(params)],
+        [p.float() if i % 2 and p.dtype != torch.float32 else none for i, p in enumerate(params)],
         [torch.zeros_like(p, dtype=torch.float32 if i % 2 else p.dtype) for i, p in enumerate(params)],
         [torch.full((), i % 2, dtype=torch.int64, device=device) for i in range(len(params))],
     )

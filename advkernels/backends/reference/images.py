@@ -13,7 +13,9 @@ def broadcast(row: Row, x: Tensor) -> Tensor:
     elif len(row) == 1:
         return torch.full((), row[0], dtype=torch.float32, device=x.device)
     else:
-        table = torch.tensor(row, dtype=torch.float32, device=x.device).unsqueeze(0)
+        # each a fill: a copy from host memory could not be captured in a CUDA graph
+        values = [torch.full((), value, dtype=torch.float32, device=x.device) for value in row]
+        table = torch.stack(values).unsqueeze(0)
     return table.reshape((table.shape + (1,) * x.dim())[: x.dim()]) if x.dim() else table.reshape(())
 
 

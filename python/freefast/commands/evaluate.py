@@ -68,8 +68,8 @@ class Evaluate:
     attacks: tuple[AttackName, ...] = ()
     """Other attacks to run beside PGD, on the samples that are right without one."""
 
-    batch_size: int = 128
-    """Samples at a time."""
+    batch_size: AutoInt = AUTO
+    """Samples at a time (auto: 128, on a CUDA device 512)."""
 
     seed: AutoInt = AUTO
     """Of the random starts (auto: the run's own, else 0)."""

@@ -25,6 +25,8 @@ from freefast.precision import Precision
 from freefast.progress import track
 from freefast.threat import ThreatModel
 
+_BATCH_SIZES = {"cpu": 128, "cuda": 512}
+"""Samples at a time, unless told."""
 _RESIDENT = 2**30
 """Bytes of uint8 images that are on the device at a time."""
 
@@ -68,7 +70,7 @@ def evaluate(
     worst_case: bool = False,
     full: bool = False,
     attacks: Mapping[str, Attack] | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     precision: Precision | None = None,
@@ -91,7 +93,7 @@ def evaluate(
     worst_case: fooled by any restart is fooled, as other libraries count
     full: make every step, also after a sample is fooled: the verdict is on the last image of the run
     attacks: others to run, by name, on the samples that are right without one, with the same ball and normalisation
-    batch_size: samples at a time
+    batch_size: samples at a time; None takes 128, on a CUDA device 512
     device: where the model is; None asks the model, and the data where it has no parameters
     precision: how the model computes; None asks its weights
     partial: start of the names of files that keep what is done, now and then and when interrupted; where they are there
@@ -110,11 +112,10 @@ def evaluate(
     split = dataset.test if isinstance(dataset, ImageData) else dataset
     if len(threat.mean) > 1:  # one number is for all channels
         check_normalization(threat.mean, threat.std, split.images.shape[1])
+    place = device_of(model, default=split.images.device) if device is None else torch.device(device)
     job = Job(
-        model=model, split=split, threat=threat,
-        device=device_of(model, default=split.images.device) if device is None else torch.device(device),
-        precision=precision or Precision.of(model),
-        batch_size=batch_size, seed=seed, partial=partial, progress=progress,
+        model=model, split=split, threat=threat, device=place, precision=precision or Precision.of(model),
+        batch_size=batch_size or _BATCH_SIZES[place.type], seed=seed, partial=partial, progress=progress,
     )  # fmt: skip
     plan = Plan(
         threat=threat, alpha=threat.epsilon / 4 if alpha is None else alpha, steps=tuple(sorted(set(steps))),
@@ -142,7 +143,7 @@ def evaluate(
     )  # fmt: skip
 
 
-def _check(steps: Sequence[int], restarts: int, alpha: float | None, batch_size: int, seed: int) -> None:
+def _check(steps: Sequence[int], restarts: int, alpha: float | None, batch_size: int | None, seed: int) -> None:
     if isinstance(steps, int):
         raise TypeError(f"evaluate: steps: wanted several numbers such as (10, 20), got {steps}")
     if min(steps, default=1) < 1:
@@ -150,7 +151,7 @@ def _check(steps: Sequence[int], restarts: int, alpha: float | None, batch_size:
     if not 0 <= seed < 2**63:
         raise UserError(f"evaluate: seed: wanted an int in [0, 2**63), got {seed}")
     for name, value in (("restarts", restarts), ("batch_size", batch_size)):
-        if value < 1:
+        if value is not None and value < 1:
             raise UserError(f"evaluate: {name}: wanted at least 1, got {value}")
     if alpha is not None and not 0 <= alpha < float("inf"):
         raise UserError(f"evaluate: alpha: wanted at least 0, got {alpha}")
