@@ -146,6 +146,22 @@ def rows_of(path: Path) -> list[dict[str, object]]:
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
+def write(outcome: Mapping[str, dict[str, object]], commit: str | None) -> Path:
+    """What is known so far, as the result file of this device and day."""
+    from freefast.reporting import environment  # what the install step made
+
+    facts = environment.describe("cuda")
+    device = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
+    result = {"steps": outcome, "tests": count_tests(), "kernels": rows_of(KERNELS)}
+    result |= {"precision": rows_of(PRECISION), "evaluation": rows_of(EVALUATION)}
+    result |= {"train_step": rows_of(TRAIN_STEP), "train": training_row()}
+    result["environment"] = facts | {"commit": facts["commit"] or commit}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"gpu_{device}_{facts['date'][:10]}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    return path
+
+
 def main() -> int:
     """Run all steps, also after one that failed; 0 where every one passed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -170,19 +186,9 @@ def main() -> int:
     for stage in sequence:
         with ThreadPoolExecutor(len(stage)) as pool:
             outcome |= dict(zip((step.name for step in stage), pool.map(run, stage), strict=True))
-
-    from freefast.reporting import environment  # what the install step made
-
-    facts = environment.describe("cuda")
-    device = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
-    result = {"steps": outcome, "tests": count_tests(), "kernels": rows_of(KERNELS)}
-    result |= {"precision": rows_of(PRECISION), "evaluation": rows_of(EVALUATION)}
-    result |= {"train_step": rows_of(TRAIN_STEP), "train": training_row()}
-    result["environment"] = facts | {"commit": facts["commit"] or options.commit}
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"gpu_{device}_{facts['date'][:10]}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"wrote {path.relative_to(ROOT)}: tests {result['tests']}")
+        if len(outcome) > 2:  # installed
+            path = write(outcome, options.commit)
+    print(f"wrote {path.relative_to(ROOT)}: tests {count_tests()}")
     return int(any(step["exit_code"] for step in outcome.values()))
 
 
