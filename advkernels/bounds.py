@@ -84,14 +84,14 @@ def _values(operation: str, name: str, bound: float | Sequence[float], x: Tensor
 
 def _range(operation: str, name: str, values: Sequence[float]) -> None:
     for value in values:
-        if math.isnan(value):
+        if value != value:  # not math.isnan: torch.compile traces floats that may change
             raise ValueError(wrong(operation, name, "a number", value))
         if name == "epsilon" and value < 0:
             raise ValueError(wrong(operation, name, "a radius of at least 0", value))
         if name == "std" and value < FLOAT32_TINY:
             raise ValueError(wrong(operation, name, "a positive number", value))
         beyond = abs(value) > FLOAT32_MAX
-        if beyond and (name not in ("lower", "upper") or not math.isinf(value)):
+        if beyond and (name not in ("lower", "upper") or abs(value) != math.inf):
             raise ValueError(wrong(operation, name, "a finite float32 number", value))
 
 

@@ -23,7 +23,8 @@ KERNELS = LOGS / "kernels.json"
 PRECISION = LOGS / "precision.json"
 EVALUATION = LOGS / "evaluation.json"
 TRAIN_STEP = LOGS / "train_step.json"
-TRAIN_STEP_OPTIONS = ["--budget", "80", "--skip", "compile", "search"]
+TRAIN_STEP_OPTIONS = ["--budget", "80", "--skip", "compile", "search", "amp-bf16"]
+EVALUATED = ["--precisions", "fp32", "half-bf16", "half-fp16"]
 LOAD = "import sys, freefast; sys.argv[1] == 'None' or freefast.data.load('imagefolder', root=sys.argv[1])"
 """Decodes the images into their cache."""
 SANITIZED = "guard_bands or many_channels or masked_nan or cuda-native"
@@ -94,7 +95,7 @@ def stages(images: Path | None) -> list[list[Step]]:
         ],
         [Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,))],
         [Step("precision", [python, str(precision), str(PRECISION), *on_images], (precision,))],
-        [Step("evaluation", [python, str(evaluation), str(EVALUATION), *on_images], (evaluation,))],
+        [Step("evaluation", [python, str(evaluation), str(EVALUATION), *EVALUATED, *on_images], (evaluation,))],
         [Step("train_step", [python, str(train_step), str(TRAIN_STEP), *TRAIN_STEP_OPTIONS], (train_step,))],
         [Step("train", train)],
     ]

@@ -31,7 +31,8 @@ void l2_init_cuda(Tensor delta, Tensor x, Tensor state, Given bounds, std::optio
     const L2Init arguments = plan_l2_init(view(kName, delta), view(kName, x), out ? view(kName, *out) : View{},
                                           given.set, draw_state(state, sample_index));
     with_path(arguments.samples, [&]<Path path>() {
-        launcher.launch(l2_init_kernel<path>, launcher.blocks_for(arguments.samples.samples * kThreads), arguments);
+        launcher.launch(l2_init_kernel<path>, launcher.blocks_with_ticket(arguments.samples.samples * kThreads),
+                        arguments);
     });
 }
 

@@ -18,6 +18,7 @@ namespace advkernels::cuda {
 constexpr int kThreads = 256;
 constexpr int kResidentBlocks = 4;  // a multiprocessor, and so at most 64 registers a thread
 constexpr int64_t kMaxBlocks = 32767;
+constexpr int64_t kTicketsPerMultiprocessor = 32;
 
 inline void check_cuda(const char* operation, const char* call, cudaError_t error) {
     AK_REQUIRE(error == cudaSuccess, operation, ": ", call, ": ", cudaGetErrorString(error));
@@ -38,10 +39,18 @@ class Launcher {
 
     // Blocks for `threads` threads of work that the kernel spreads over any grid: as many as can be, for short blocks
     // leave the shortest idle end, and all of them with as much to do.
-    static int64_t blocks_for(int64_t threads) {
+    static int64_t blocks_for(int64_t threads, int64_t most = kMaxBlocks) {
         const int64_t needed = std::max<int64_t>((threads + kThreads - 1) / kThreads, 1);
-        const int64_t rounds = (needed + kMaxBlocks - 1) / kMaxBlocks;
+        const int64_t rounds = (needed + most - 1) / most;
         return (needed + rounds - 1) / rounds;
+    }
+
+    // The same where every block takes a ticket: more of them would wait for each other there.
+    int64_t blocks_with_ticket(int64_t threads) const {
+        int multiprocessors = 0;
+        check_cuda(operation_, "cudaDeviceGetAttribute",
+                   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device_));
+        return blocks_for(threads, std::min(multiprocessors * kTicketsPerMultiprocessor, kMaxBlocks));
     }
 
     template <typename Arguments>

@@ -51,11 +51,12 @@ void launch(const Launcher& launcher, const Walked<UniformInit>& planned) {
     const UniformInit& a = planned.operation;
     if constexpr (path != Path::Strided) {
         if (a.tiles > 0) {
-            return launcher.launch(uniform_init_tile_kernel<path, reach>, launcher.blocks_for(a.tiles * kThreads), a);
+            return launcher.launch(uniform_init_tile_kernel<path, reach>,
+                                   launcher.blocks_with_ticket(a.tiles * kThreads), a);
         }
     }
     const int64_t work = path == Path::Strided ? a.operands.numel : a.operands.vectors;
-    launcher.launch(uniform_init_kernel<path, reach>, launcher.blocks_for(work), arguments_of<path>(planned));
+    launcher.launch(uniform_init_kernel<path, reach>, launcher.blocks_with_ticket(work), arguments_of<path>(planned));
 }
 
 template <typename Given>

@@ -113,11 +113,14 @@ def batch_of_tensors(images: torch.Tensor, index: torch.Tensor, rng: ak.PhiloxSt
 
 
 @pytest.mark.parametrize("batch", [batch_of_floats, batch_of_tensors])
-def test_compile_augment_fullgraph(batch: Callable[..., torch.Tensor], device: str, backend: str) -> None:
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile_augment_fullgraph(
+    batch: Callable[..., torch.Tensor], dynamic: bool, device: str, backend: str
+) -> None:
     torch.compiler.reset()
     images = torch.randint(0, 256, (7, *SHAPE[1:]), dtype=torch.uint8, device=device)
     index, rng = torch.tensor([6, 0, 3], device=device), ak.PhiloxState(1, device)
-    compiled = torch.compile(batch, fullgraph=True)
+    compiled = torch.compile(batch, fullgraph=True, dynamic=dynamic)
     for epoch in range(2):
         rng.seek(epoch)
         # On a GPU the compiler's divisions are approximations, each 2 units in the last place off.

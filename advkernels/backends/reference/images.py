@@ -14,8 +14,9 @@ def broadcast(row: Row, x: Tensor) -> Tensor:
         return torch.full((), row[0], dtype=torch.float32, device=x.device)
     else:
         # each a fill: a copy from host memory could not be captured in a CUDA graph
-        values = [torch.full((), value, dtype=torch.float32, device=x.device) for value in row]
-        table = torch.stack(values).unsqueeze(0)
+        table = torch.empty((1, len(row)), dtype=torch.float32, device=x.device)
+        for channel, value in enumerate(row):
+            table[:, channel].fill_(value)
     return table.reshape((table.shape + (1,) * x.dim())[: x.dim()]) if x.dim() else table.reshape(())
 
 
