@@ -156,7 +156,7 @@ def write(outcome: Mapping[str, dict[str, object]], commit: str | None) -> Path:
     result = {"steps": outcome, "tests": count_tests(), "kernels": rows_of(KERNELS)}
     result |= {"precision": rows_of(PRECISION), "evaluation": rows_of(EVALUATION)}
     result |= {"train_step": rows_of(TRAIN_STEP), "train": training_row()}
-    result["environment"] = facts | {"commit": facts["commit"] or commit}
+    result["environment"] = facts | {"commit": commit or facts["commit"]}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"gpu_{device}_{facts['date'][:10]}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
@@ -168,7 +168,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="a folder with train/ and test/ of class folders, e.g. CIFAR-10's")
     parser.add_argument("--dry-run", action="store_true", help="print each step and check the files that it needs")
-    parser.add_argument("--commit", help="the commit of these sources, where there is no checkout to ask")
+    parser.add_argument("--commit", help="the commit of these sources, where their checkout cannot tell")
     options = parser.parse_args()
     images = options.images.resolve() if options.images else None
     sequence = stages(images)
