@@ -1,18 +1,22 @@
 """`freefast evaluate` of runs, files of weights and functions."""
 
 import csv
+import itertools
 import sys
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from freefast import Verdicts, models
+from freefast import Verdicts, data, models
 from freefast.cli import main
+from freefast.commands.subject import of_run
 from freefast.evaluation.engine import Engine
 from freefast.reporting import results
+from freefast.training.run_folder import RunFolder
 
 SMALL = ["--limit-train", "60", "--limit-test", "20", "--width", "4", "--epochs", "1", "--eval-steps", "1", "2"]
 DIGITS = ["--limit-test", "20", "--steps", "1", "2"]
@@ -129,6 +133,20 @@ def test_other_images_for_a_run(run: Path, folder: Path, capsys: pytest.CaptureF
     assert results.read(folder / "few").rows[0]["samples"] == 10
     assert results.read(folder / "few").rows[0]["method"] == "fast"
     assert (run / "results.json").read_bytes() == before
+
+
+def test_images_of_another_data_set_are_normalised_as_the_runs(folder: Path) -> None:
+    for split, name in itertools.product(("train", "test"), "abcdefghij"):
+        (folder / "tree" / split / name).mkdir(parents=True)
+        PIL.Image.new("RGB", (32, 32), "red").save(folder / "tree" / split / name / "1.png")
+    fake = ["--dataset", "fake", "--limit-train", "10", "--limit-test", "10", "--epochs", "1", "--eval-steps", "1"]
+    assert main(["train", "standard", *fake, "--width", "2", "--out", "run"]) == 0
+    run = RunFolder(folder / "run")
+    other = {"dataset": "imagefolder", "data_root": folder / "tree", "limit_train": None, "limit_test": None}
+    subject = of_run(run, run.read_config(), other)
+    assert subject.data.name == "imagefolder"
+    assert (subject.data.mean, subject.data.std) == ((0.0,) * 3, (1.0,) * 3)
+    assert data.load("imagefolder", root=folder / "tree").mean == data.CIFAR10_MEAN
 
 
 @pytest.mark.parametrize(

@@ -66,11 +66,13 @@ def of_run(source: RunFolder | Path, config: TrainConfig, changes: Mapping[str, 
     """A run's model, with the run's weights or with those of another file.
 
     source: the run, or the file
-    changes: other data than the run's
+    changes: other data than the run's, normalised as the run's are
 
     Raises: UserError where the weights are missing or not this model's.
     """
     images = setup.make_data(dataclasses.replace(config, **changes))
+    mean, std = data.normalization(config.dataset, images.channels)
+    images = dataclasses.replace(images, mean=mean, std=std)
     weights = source.load_weights() if isinstance(source, RunFolder) else read_weights(source)
     file = source.path / "model.safetensors" if isinstance(source, RunFolder) else source
     return Subject(

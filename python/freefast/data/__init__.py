@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from freefast.data import cifar10, digits, fake, imagefolder
-from freefast.data.cifar10 import CIFAR10_MEAN, CIFAR10_STD
 from freefast.data.dataset import ImageData, Split
 from freefast.data.loader import Batch, Loader
+from freefast.data.normalization import CIFAR10_MEAN, CIFAR10_STD, normalization
 from freefast.errors import UserError
 
 DatasetName = Literal["digits", "cifar10", "imagefolder", "fake"]
@@ -24,6 +24,7 @@ __all__ = [
     "Loader",
     "Split",
     "load",
+    "normalization",
 ]
 
 

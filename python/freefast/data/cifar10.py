@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from freefast.data.dataset import ImageData, Split
+from freefast.data.normalization import normalization
 from freefast.errors import UserError
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
-
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR10_STD = (0.2471, 0.2435, 0.2616)
 
 
 def load(root: str | Path) -> ImageData:
@@ -35,11 +33,12 @@ def load(root: str | Path) -> ImageData:
             f"cifar10: cannot download ({error}); put {CIFAR10.filename} (from {CIFAR10.url}, "
             f"md5 {CIFAR10.tgz_md5}) into {Path(root).expanduser().absolute()}"
         ) from error
+    mean, std = normalization("cifar10", 3)
     return ImageData(
         name="cifar10",
         classes=tuple(train.classes),
-        mean=CIFAR10_MEAN,
-        std=CIFAR10_STD,
+        mean=mean,
+        std=std,
         train=_split(train),
         test=_split(test),
     )

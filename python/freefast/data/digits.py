@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from freefast.data.dataset import ImageData, Split
+from freefast.data.normalization import normalization
 
 TEST_SAMPLES = 360
 
@@ -24,11 +25,12 @@ def load() -> ImageData:
     train_images, test_images, train_labels, test_labels = train_test_split(
         images, digits.target.astype(np.int64), test_size=TEST_SAMPLES, stratify=digits.target, random_state=0
     )
+    mean, std = normalization("digits", 1)
     return ImageData(
         name="digits",
         classes=tuple(str(name) for name in digits.target_names),
-        mean=(0.0,),
-        std=(1.0,),
+        mean=mean,
+        std=std,
         train=Split(images=torch.from_numpy(train_images), labels=torch.from_numpy(train_labels)),
         test=Split(images=torch.from_numpy(test_images), labels=torch.from_numpy(test_labels)),
     )

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from freefast.data.dataset import ImageData, Split
+from freefast.data.normalization import normalization
 from freefast.data.seeding import generator
 
 CLASSES = 10
@@ -21,11 +22,12 @@ def load(image_size: tuple[int, int], seed: int) -> ImageData:
     random = generator(seed)
     patterns = torch.rand(CLASSES, 3, 4, 4, generator=random)
     patterns = torch.nn.functional.interpolate(patterns, size=image_size, mode="bilinear")
+    mean, std = normalization("fake", 3)
     return ImageData(
         name="fake",
         classes=tuple(f"class{index}" for index in range(CLASSES)),
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
+        mean=mean,
+        std=std,
         train=_split(patterns, TRAIN_SAMPLES, random),
         test=_split(patterns, TEST_SAMPLES, random),
     )

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from freefast.data import cache
-from freefast.data.cifar10 import CIFAR10_MEAN, CIFAR10_STD
 from freefast.data.dataset import ImageData, Split
 from freefast.data.decode import decode, is_grey, open_image
+from freefast.data.normalization import normalization
 from freefast.data.tree import File, Tree, scan
 from freefast.errors import UserError
 
@@ -33,12 +33,12 @@ def load(root: str | Path, image_size: tuple[int, int] | None) -> ImageData:
     except OSError as error:
         raise UserError(f"{root}: {error}") from error
     train, test = images[: len(tree.train)], images[len(tree.train) :]
-    grey = images.shape[1] == 1
+    mean, std = normalization("imagefolder", images.shape[1])
     return ImageData(
         name="imagefolder",
         classes=tree.classes,
-        mean=(0.0,) if grey else CIFAR10_MEAN,
-        std=(1.0,) if grey else CIFAR10_STD,
+        mean=mean,
+        std=std,
         train=_split(train, tree.train),
         test=_split(test, tree.test),
     )
