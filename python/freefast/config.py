@@ -1,7 +1,6 @@
 """The settings of a training run, checked before any work starts."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -9,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from freefast.errors import UserError
-from freefast.options import AUTO, AutoFloat, AutoPath, AutoPixels
+from freefast.options import AUTO, AutoFloat, AutoPath, AutoPixels, show_pixels
 from freefast.settings import Settings
 
 Method = Literal["standard", "free", "fast", "pgd"]
@@ -66,9 +65,9 @@ class TrainConfig(Settings):
                 return f"m={self.replays}"
             case "fast":
                 start = "" if self.delta_init == "random" else f", {self.delta_init} start"
-                return f"alpha={_size(self.alpha)}{start}"
+                return f"alpha={show_pixels(self.alpha)}{start}"
             case "pgd":
-                return f"{self.pgd_steps} steps, alpha={_size(self.alpha)}"
+                return f"{self.pgd_steps} steps, alpha={show_pixels(self.alpha)}"
         return ""
 
     def as_json(self) -> dict[str, Any]:
@@ -99,8 +98,3 @@ class TrainConfig(Settings):
             "pgd": {"alpha": self.epsilon / 4, "pgd_steps": 7},
         }
         return {**shared, **own[self.method]}
-
-
-def _size(pixels: float) -> str:
-    levels = round(pixels * 255)
-    return f"{levels}/255" if 0 < levels <= 32 and math.isclose(levels / 255, pixels) else f"{pixels:.4g}"

@@ -1,5 +1,6 @@
 """Types of settings that may be left open, as the command line reads and prints them."""
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,12 @@ def pixels(text: str) -> float:
         return float(Fraction(text))
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"wanted a number or a fraction such as 8/255, got {text!r}") from None
+
+
+def show_pixels(size: float) -> str:
+    """A length in pixel units as people write it: "8/255", else a decimal."""
+    levels = round(size * 255)
+    return f"{levels}/255" if 0 < levels <= 32 and math.isclose(levels / 255, size) else f"{size:.4g}"
 
 
 def switch(text: str) -> bool:

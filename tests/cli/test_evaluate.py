@@ -80,6 +80,7 @@ def test_a_function_a_model_or_a_class(attribute: str, folder: Path) -> None:
         "results.json", "table.md", "table.csv", "classes.csv", "verdicts.npz",
     }  # fmt: skip
     verdicts = Verdicts.load(folder / "scores" / "verdicts.npz")
+    assert "| linf 0.2 | 20 |" in (folder / "scores" / "table.md").read_text()
     assert row["natural"] == verdicts.natural().double().mean()
     assert row["pgd2"] == verdicts.robust(2).double().mean()
     with open(folder / "scores" / "classes.csv", newline="") as file:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from freefast.attacks import NAMED
+from freefast.options import show_pixels
 from freefast.reporting.results import Row
 
 MISSING = "\N{EM DASH}"
@@ -28,12 +29,17 @@ class Column(NamedTuple):
     """Digits after the point; None for text, set to the left."""
 
 
+_EVALUATED = (Column("Ball", "ball", None), Column("Samples", "samples", 0))
+"""Of an evaluation by settings of its own."""
+
+
 def columns(rows: Sequence[Row]) -> list[Column]:
     """The report's columns, and one for every other number of PGD steps and every other attack that a row has."""
     return [
         Column("Method", "method", None),
         Column("Setting", "setting", None),
         *([Column("Precision", "precision", None)] if {_precision(row) for row in rows} - {"fp32"} else []),
+        *(_EVALUATED if any("norm" in row for row in rows) else []),
         Column("Natural", "natural", 3),
         *(Column(f"PGD-{steps}", f"pgd{steps}", 3) for steps in pgd_steps(rows, REPORT_STEPS)),
         *(Column(kind.__name__, name, 3) for name, kind in NAMED.items() if any(name in row for row in rows)),
@@ -49,6 +55,14 @@ def _precision(row: Row) -> str:
     masters = "" if row.get("master_weights") is not False else ", no masters"
     evaluated = row.get("evaluated_in", trained)
     return f"{trained}{masters}" + (f", evaluated in {evaluated}" if evaluated != trained else "")
+
+
+def _ball(row: Row) -> str | None:
+    """Norm and radius of an evaluation, "linf 8/255"."""
+    return f"{row['norm']} {show_pixels(row['epsilon'])}" if "norm" in row else None
+
+
+_TEXTS = {"precision": _precision, "ball": _ball}
 
 
 def pgd_steps(entries: Iterable[Row], always: Sequence[int] = ()) -> list[int]:
@@ -95,7 +109,8 @@ def write(rows: Sequence[Row], folder: Path | str) -> None:
     """
     folder = Path(folder)
     (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
-    keys = dict.fromkeys([column.key for column in columns(rows)] + [key for row in rows for key in row])
+    shown = [column.key for column in columns(rows) if column.key != "ball"]  # of norm and epsilon
+    keys = dict.fromkeys(shown + [key for row in rows for key in row])
     with open(folder / "table.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(keys), restval="")
         writer.writeheader()
@@ -103,7 +118,7 @@ def write(rows: Sequence[Row], folder: Path | str) -> None:
 
 
 def _cell(row: Row, column: Column) -> str:
-    value: Any = _precision(row) if column.key == "precision" else row.get(column.key)
+    value: Any = _TEXTS[column.key](row) if column.key in _TEXTS else row.get(column.key)
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
     return str(value) if column.decimals is None else f"{value:.{column.decimals}f}"
