@@ -59,9 +59,15 @@ def test_steps_are_safe_in_every_precision(method: str, precision: Precision, de
     run_guarded(make_state(device, precision), make_step(method))
 
 
-@pytest.mark.parametrize("precision", [Precision(), Precision(name="half-bf16")], ids=str)
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "source", "precision"),
+    [
+        *((method, "device", Precision()) for method in METHODS),
+        ("free", "device", Precision(name="half-bf16")),
+        ("fast random", "staged", Precision(name="half-bf16")),
+    ],
+    ids=str,
+)
 def test_steps_are_safe_where_no_value_can_be_read(method: str, source: str, precision: Precision) -> None:
     with ak.backend("reference"):
         run_guarded(make_state("meta", precision), make_step(method), source)
