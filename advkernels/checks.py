@@ -92,6 +92,8 @@ def augmentation(
     if index.dim() != 1:
         raise ValueError(wrong(operation, "index", "shape (N,)", tuple(index.shape)))
     on_device(operation, "index", index, images)
+    if not isinstance(flip, bool):
+        raise TypeError(wrong(operation, "flip", "a bool", flip))
     if not isinstance(padding, int) or not 0 <= padding <= MAX_PADDING:
         raise ValueError(wrong(operation, "padding", f"an int in [0, {MAX_PADDING}]", padding))
     if state is not None:

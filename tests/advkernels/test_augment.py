@@ -226,6 +226,7 @@ BAD: list[tuple[Callable[[str], dict], type[Exception], str]] = [
     (lambda d: {"padding": -1}, ValueError, "padding: wanted an int in"),
     (lambda d: {"padding": 2**31}, ValueError, "padding: wanted an int in"),
     (lambda d: {"padding": 1.5}, ValueError, "padding: wanted an int in"),
+    (lambda d: {"flip": "no"}, TypeError, "flip: wanted a bool, got no"),
     (lambda d: {"rng": 3}, TypeError, "rng: wanted a PhiloxState, got int"),
     (lambda d: {"rng": None}, ValueError, "rng: wanted a PhiloxState for crops and flips, got None"),
     (lambda d: {"rng": ak.PhiloxState(0, "meta")}, ValueError, "rng: wanted device"),

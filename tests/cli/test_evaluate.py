@@ -136,6 +136,13 @@ def test_other_images_for_a_run(run: Path, folder: Path, capsys: pytest.CaptureF
     assert (run / "results.json").read_bytes() == before
 
 
+def test_a_report_is_not_written_over(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "report.html").touch()
+    assert main(["evaluate", f"{module(folder)}:make", *DIGITS, "--out", "out"]) == 2
+    assert "--out: out holds a report, wanted another folder" in capsys.readouterr().err
+
+
 def test_images_of_another_data_set_are_normalised_as_the_runs(folder: Path) -> None:
     for split, name in itertools.product(("train", "test"), "abcdefghij"):
         (folder / "tree" / split / name).mkdir(parents=True)

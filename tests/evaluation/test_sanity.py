@@ -13,6 +13,7 @@ from freefast import EvaluationWarning, GradientWarning, ThreatModel, evaluate
 from freefast.attacks import Attack
 from freefast.attacks.problem import Problem
 from freefast.data import Split
+from freefast.errors import UserError
 from freefast.evaluation import sanity
 from freefast.evaluation.verdicts import Verdicts
 
@@ -63,6 +64,15 @@ class Nan(Linear):
         return brightness * torch.nan
 
 
+class MaskedDropout(Dropout):
+    """One class is left out, another image's answer is no number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = F.pad(super().forward(x), (0, 1), value=-torch.inf)
+        logits[-1] = torch.nan
+        return logits
+
+
 class Staircase(Linear):
     def answer(self, brightness: Tensor) -> Tensor:
         return brightness.sign() + 0 * brightness
@@ -72,6 +82,7 @@ class Staircase(Linear):
     ("model", "message"),
     [
         (Dropout(), "change from call to call"),
+        (MaskedDropout(), "change from call to call"),
         (BatchNormalised(), "depend on the batch"),
         (Nan(), "logits with NaN for 40 clean images and 40 adversarial ones, which count as wrong"),
         (Staircase(), "100% of the gradients' elements are exactly zero"),
@@ -80,6 +91,17 @@ class Staircase(Linear):
 )
 def test_a_model_that_hides_something(model: nn.Module, message: str, split: Split) -> None:
     assert any(message in text for text in warned(model, split))
+
+
+def test_a_model_that_takes_no_single_image_is_refused(split: Split) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16, track_running_stats=False), nn.Linear(16, 2))
+    with pytest.raises(UserError, match=r"model: wanted logits \(1, at least 2\).* got ValueError: Expected more"):
+        evaluate(model, split, ThreatModel(epsilon=0.05), steps=(2,))
+
+
+def test_labels_below_0_are_refused(split: Split) -> None:
+    with pytest.raises(UserError, match="evaluate: labels: wanted at least 0, got -1"):
+        evaluate(Linear(), Split(images=split.images, labels=split.labels - 1), ThreatModel(epsilon=0.05), steps=(2,))
 
 
 @pytest.mark.parametrize(

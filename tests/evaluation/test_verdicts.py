@@ -1,5 +1,6 @@
 """Per-sample verdicts, their file, the confidence interval, and work that goes on."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -180,6 +181,19 @@ def test_an_attack_goes_on_where_it_was_interrupted(
     assert torch.equal(evaluate(model, split, threat, **settings, partial=path).verdicts.attacks["shift"], wanted)
     assert calls == 3 + 2  # of four batches two were kept
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_verdicts_of_another_surrogate_are_not_taken_over(
+    model: nn.Module, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = copy.deepcopy(model)
+    for parameter in other.parameters():
+        parameter.data.neg_()
+    monkeypatch.setattr(Partial, "remove", lambda self: None)
+    for attacked, files in ((other, 1), (model, 2), (other, 2)):
+        attacks = {"fgsm": FGSM(attacked, eps=0.3)}
+        evaluate(model, split, ThreatModel(epsilon=0.3), steps=(), attacks=attacks, partial=tmp_path / "partial")
+        assert len(list(tmp_path.glob("partial.fgsm.*"))) == files
 
 
 def test_pgd_is_kept_while_another_attack_is_interrupted(

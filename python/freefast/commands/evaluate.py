@@ -143,7 +143,7 @@ class Evaluate:
         reporting.results.write(out, [row], reporting.environment.describe(device))
         reporting.table.write([row], out)
         files.write(out, scores, subject.data.classes)
-        show([row], out, "results.json, table.md, classes.csv, verdicts.npz")
+        show([row], out, "results.json, table.md, table.csv, classes.csv, verdicts.npz")
 
     def _evaluate(self, out: Path, subject: Subject, device: torch.device) -> tuple[Evaluation, ThreatModel, Precision]:
         """The scores, the ball and how the model computed; out: folder of what is kept when interrupted."""
@@ -163,6 +163,8 @@ class Evaluate:
     def _check_out(self) -> None:
         if self.out is not None and (self.out / "config.json").exists():
             raise UserError(f"--out: {self.out} holds a run, wanted another folder")
+        if self.out is not None and (self.out / "report.html").exists():
+            raise UserError(f"--out: {self.out} holds a report, wanted another folder")
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise UserError(f"--out: {self.out} is a file, wanted a folder")
 

@@ -118,8 +118,8 @@ def of_function(name: str, images: ImageData) -> Subject:
         for part in attribute.split("."):
             found = getattr(found, part)
         model = found if isinstance(found, nn.Module) or not callable(found) else found()
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"{name}: {error}") from error
+    except Exception as error:  # the code of others may raise anything
+        raise UserError(f"{name}: {str(error) or type(error).__name__}") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{name}: wanted a torch.nn.Module, or a function that returns one, got {type(model).__name__}")
     return _of_model(model, images, name, type(model).__name__, normalized=False)

@@ -65,7 +65,10 @@ class Outcome:
     """(n, K) int64: the class at the iterate that counts."""
 
     fooled_step: Tensor
-    """(n,) int64: step at which it was first wrong, of the most steps, 0 the random start; -1 where it is right."""
+    """(n,) int64: step at which it was first wrong, of the most steps, 0 the random start.
+
+    -1 where it is right, or there are no steps.
+    """
 
     done: Tensor
     """(n,) bool: whether the sample has left."""

@@ -19,7 +19,7 @@ from freefast.errors import UserError
 from freefast.evaluation import sanity
 from freefast.evaluation.engine import Engine, Plan
 from freefast.evaluation.job import Job
-from freefast.evaluation.partial import Partial
+from freefast.evaluation.partial import Partial, weights_digest
 from freefast.evaluation.verdicts import Verdicts
 from freefast.precision import Precision
 from freefast.progress import track
@@ -115,7 +115,7 @@ def evaluate(
     place = device_of(model, default=split.images.device) if device is None else torch.device(device)
     job = Job(
         model=model, split=split, threat=threat, device=place, precision=precision or Precision.of(model),
-        batch_size=batch_size or _BATCH_SIZES[place.type], seed=seed, partial=partial, progress=progress,
+        batch_size=batch_size or _BATCH_SIZES.get(place.type, 128), seed=seed, partial=partial, progress=progress,
     )  # fmt: skip
     plan = Plan(
         threat=threat, alpha=threat.epsilon / 4 if alpha is None else alpha, steps=tuple(sorted(set(steps))),
@@ -207,7 +207,8 @@ def _pgd(job: Job, plan: Plan, clean: Tensor) -> Partial:
 
 def _attack(job: Job, name: str, attack: Attack, clean: Tensor) -> Partial:
     """One attack's work; samples that are wrong without it keep their clean prediction."""
-    work = job.work(name, f"{attack.name} {attack.settings}", 1, clean)
+    surrogate = "" if attack.model is job.model else weights_digest(attack.model)
+    work = job.work(name, f"{attack.name} {attack.settings} {surrogate}", 1, clean)
     right = clean == job.split.labels.cpu()
     with job.bar(name, work) as bar:
         for batch in job.batches():

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,9 +90,17 @@ class Partial:
 
 def digest(settings: str, split: Split, model: nn.Module, clean: Tensor) -> str:
     """A key of settings, images, labels, weights, statistics and predictions without an attack."""
+    return _digest(f"{settings} {weights_digest(model)}", [split.images, split.labels, clean])
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A key of a model's structure, weights and statistics."""
     state = model.state_dict()
-    tensors = [split.images, split.labels, clean, *(state[name] for name in sorted(state))]
-    result = hashlib.sha256(f"{settings} {model!r}".encode())
+    return _digest(repr(model), [state[name] for name in sorted(state)])
+
+
+def _digest(text: str, tensors: Iterable[object]) -> str:
+    result = hashlib.sha256(text.encode())
     for tensor in tensors:
         if isinstance(tensor, Tensor):
             result.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())

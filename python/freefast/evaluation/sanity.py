@@ -21,8 +21,10 @@ def check(job: Job) -> bool:
     """Warn of what can be seen before any attack: a ball as large as the box, a model that does not keep still.
 
     Returns: whether the model answers the same image the same each time, in any batch
-    Raises: UserError where the model does not give a logit for every class.
+    Raises: UserError where a label is below 0, or the model does not give a logit for every class.
     """
+    if job.split.labels.min() < 0:
+        raise UserError(f"evaluate: labels: wanted at least 0, got {int(job.split.labels.min())}")
     _check_threat(job.threat, job.split.images[0].numel())
     return _check_model(job)
 
@@ -67,7 +69,7 @@ def _check_model(job: Job) -> bool:
     if _differ(first, second):
         warn("the model's logits change from call to call, as with dropout left on: no attack averages over that")
         return False
-    if len(x) > 1 and _differ(first[:1], job.precision.logits(job.model, x[:1])):
+    if len(x) > 1 and _differ(first[:1], _logits(job, x[:1])):
         warn("a sample's logits depend on the batch it is in, as with BatchNorm that normalises by the batch")
         return False
     return True
@@ -79,7 +81,7 @@ def _logits(job: Job, x: Tensor) -> Tensor:
     wanted = f"logits ({len(x)}, at least {classes}) of images {tuple(x.shape)}"
     try:
         logits = job.precision.logits(job.model, x)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"evaluate: model: wanted {wanted}, got {type(error).__name__}: {reason}") from error
     if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < classes:
@@ -88,4 +90,8 @@ def _logits(job: Job, x: Tensor) -> Tensor:
 
 
 def _differ(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() > _TOLERANCE * one.abs().max())
+    finite = one.isfinite()
+    if not torch.equal(finite, other.isfinite()):
+        return True
+    one, other = one[finite], other[finite]
+    return len(one) > 0 and bool((one - other).abs().max() > _TOLERANCE * one.abs().max())

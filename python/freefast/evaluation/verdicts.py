@@ -40,7 +40,10 @@ class Verdicts:
     """(n, K) int64, prediction under PGD of so many steps."""
 
     fooled_step: Tensor
-    """(n,) int64, step at which it was first wrong, of the most steps, 0 the random start; -1 where it is right."""
+    """(n,) int64, step at which it was first wrong, of the most steps, 0 the random start.
+
+    -1 where it is right, or there are no steps.
+    """
 
     attacks: Mapping[str, Tensor] = field(default_factory=dict)
     """(n,) int64 each: prediction under another attack, by its name."""
