@@ -112,8 +112,9 @@ def batch_of_tensors(images: torch.Tensor, index: torch.Tensor, rng: ak.PhiloxSt
     return ak.augment(images, index, mean, 0.5, rng=rng, padding=1, flip=False, out=out)
 
 
-@pytest.mark.parametrize("batch", [batch_of_floats, batch_of_tensors])
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "dynamic"), [(batch_of_floats, False), (batch_of_floats, True), (batch_of_tensors, False)]
+)
 def test_compile_augment_fullgraph(
     batch: Callable[..., torch.Tensor], dynamic: bool, device: str, backend: str
 ) -> None:
