@@ -25,7 +25,7 @@ from freefast.precision import Precision
 from freefast.progress import track
 from freefast.threat import ThreatModel
 
-_BATCH_SIZES = {"cpu": 128, "cuda": 512}
+_BATCH_SIZE, _CUDA_BATCH_SIZE = 128, 512
 """Samples at a time, unless told."""
 _RESIDENT = 2**30
 """Bytes of uint8 images that are on the device at a time."""
@@ -113,9 +113,10 @@ def evaluate(
     if len(threat.mean) > 1:  # one number is for all channels
         check_normalization(threat.mean, threat.std, split.images.shape[1])
     place = device_of(model, default=split.images.device) if device is None else torch.device(device)
+    natural = _CUDA_BATCH_SIZE if place.type == "cuda" else _BATCH_SIZE
     job = Job(
         model=model, split=split, threat=threat, device=place, precision=precision or Precision.of(model),
-        batch_size=batch_size or _BATCH_SIZES.get(place.type, 128), seed=seed, partial=partial, progress=progress,
+        batch_size=batch_size or natural, seed=seed, partial=partial, progress=progress,
     )  # fmt: skip
     plan = Plan(
         threat=threat, alpha=threat.epsilon / 4 if alpha is None else alpha, steps=tuple(sorted(set(steps))),
