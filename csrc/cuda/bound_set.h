@@ -44,6 +44,12 @@ AK_FUNCTION Bounds find_bounds(const BoundSet& set, const Bounds* staged, int64_
                                                     : set.tables.at(sample, channel);
 }
 
+// Where element i of the loop lies, as far as its bounds or a mask hang on it; located: whether they do.
+template <Reach reach>
+AK_FUNCTION Position find_position(const Order& order, bool located, int64_t i) {
+    return reach == Reach::Channels || (reach == Reach::Anywhere && located) ? locate(order, i) : Position{};
+}
+
 // Calls visit(i, bounds) for the `width` neighbouring elements from a position on: of one segment, or of channels whose
 // bounds are values or staged (see keep_vectors).
 template <int width, Reach reach, typename Visit>

@@ -19,10 +19,6 @@ struct SignStep {
     // A mask is looked at by the kernel that looks anywhere.
     Reach reach() const { return mask == nullptr ? bounds.reach() : Reach::Anywhere; }
     template <Reach reach>
-    AK_FUNCTION Position find(int64_t i) const {
-        return reach == Reach::Channels || (reach == Reach::Anywhere && located) ? locate(order, i) : Position{};
-    }
-    template <Reach reach>
     AK_FUNCTION bool active(int64_t sample) const {
         return reach != Reach::Anywhere || mask == nullptr || mask[sample * mask_stride];
     }
@@ -32,7 +28,7 @@ struct SignStep {
 template <Reach reach>
 AK_FUNCTION void sign_step_element(const SignStep& a, const Bounds* staged, int64_t i,
                                    const Offsets<SignStep::kCount>& offsets) {
-    const Position position = a.find<reach>(i);
+    const Position position = find_position<reach>(a.order, a.located, i);
     const Array &delta = a.array(SignStep::kDelta), &grad = a.array(SignStep::kGrad), &image = a.array(SignStep::kX);
     const float x = read_element(image.data, image.type, offsets.at[SignStep::kX]);
     if (a.active<reach>(position.sample)) {
@@ -55,7 +51,7 @@ AK_FUNCTION void sign_step_vector(const SignStep& a, const Bounds* staged, int64
     Words4 delta_words = read_vector<path>(delta.data, delta.type, first);
     const Words4 grad_words = read_vector<path>(grad.data, grad.type, first);
     const Words4 x_words = read_vector<path>(image.data, image.type, first);
-    const Position position = a.find<reach>(first);
+    const Position position = find_position<reach>(a.order, a.located, first);
     const Floats<width> x = widen<path>(x_words, image.type);
     if (a.active<reach>(position.sample)) {
         const Floats<width> g = widen<path>(grad_words, grad.type);

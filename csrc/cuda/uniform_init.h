@@ -23,10 +23,6 @@ struct UniformInit {
     int64_t tile_quads;
     int64_t tiles;  // 0 where the path has none
 
-    template <Reach reach>
-    AK_FUNCTION Position find(int64_t i) const {
-        return reach == Reach::Channels || (reach == Reach::Anywhere && located) ? locate(order, i) : Position{};
-    }
     AK_FUNCTION const Array& array(int k) const { return operands.arrays[k]; }
     // The element's index in N, C, H, W order that its random number hangs on.
     AK_FUNCTION int64_t logical_index(int64_t i) const {
@@ -43,7 +39,7 @@ template <Reach reach>
 AK_FUNCTION void uniform_init_element(const UniformInit& a, const Bounds* staged, int64_t i, uint32_t bits,
                                       const Offsets<UniformInit::kCount>& offsets) {
     const Array &delta = a.array(UniformInit::kDelta), &image = a.array(UniformInit::kX);
-    const Position position = a.find<reach>(i);
+    const Position position = find_position<reach>(a.order, a.located, i);
     const Bounds bounds = find_bounds<reach>(a.bounds, staged, position.sample, channel(a.order, position));
     const float x = read_element(image.data, image.type, offsets.at[UniformInit::kX]);
     write_element(delta.data, delta.type, offsets.at[UniformInit::kDelta], uniform_init(bits, x, bounds));
@@ -66,7 +62,7 @@ AK_FUNCTION void uniform_init_vector(const UniformInit& a, const Bounds* staged,
     const Array &delta = a.array(UniformInit::kDelta), &image = a.array(UniformInit::kX);
     const Words4 x_words = read_vector<path>(image.data, image.type, first);
     const RandomBits<width> random = draw();
-    const Position position = a.find<reach>(first);
+    const Position position = find_position<reach>(a.order, a.located, first);
     const Floats<width> x = widen<path>(x_words, image.type);
     Floats<width> d;
     visit_vector<width, reach>(a.bounds, a.order, staged, position, [&](int i, Bounds bounds) {
