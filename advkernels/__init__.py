@@ -12,6 +12,7 @@ from advkernels.functional import (
     uniform_init,
     uniform_init_,
 )
+from advkernels.normalization import add_batch_norm_relu, batch_norm_relu
 from advkernels.optim import MasterSGD
 from advkernels.rng import PhiloxState
 
@@ -22,8 +23,10 @@ __all__ = [
     "MasterSGD",
     "PhiloxState",
     "__version__",
+    "add_batch_norm_relu",
     "augment",
     "backend",
+    "batch_norm_relu",
     "l2_init",
     "l2_init_",
     "l2_step",

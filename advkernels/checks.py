@@ -108,6 +108,39 @@ def augmentation(
         on_device(operation, "out", out, images)
 
 
+def normalization(
+    operation: str,
+    x: Tensor,
+    statistics: tuple[Tensor | None, Tensor | None, Tensor | None],
+    weight: Tensor,
+    bias: Tensor,
+    training: bool,
+) -> None:
+    """Images (N, C, ...), columns of float32 (C,) and a count of batches; in training more than one row."""
+    dense(operation, "x", x)
+    if x.dim() < 2:
+        raise ValueError(wrong(operation, "x", "shape (N, C, ...)", tuple(x.shape)))
+    channels = x.shape[1]
+    running_mean, running_var, batches = statistics
+    columns = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for argument, column in columns.items():
+        if column is None and argument.startswith("running"):
+            continue
+        of_dtype(operation, argument, column, torch.float32)
+        if column.shape != (channels,):
+            raise ValueError(wrong(operation, argument, f"shape ({channels},)", tuple(column.shape)))
+        on_device(operation, argument, column, x)
+    if (running_mean is None) != (running_var is None):
+        raise ValueError(wrong(operation, "running_mean, running_var", "both or none", "one"))
+    if batches is not None:
+        of_dtype(operation, "batches", batches, torch.int64)
+        on_device(operation, "batches", batches, x)
+        if batches.numel() != 1:
+            raise ValueError(wrong(operation, "batches", "one element", tuple(batches.shape)))
+    if training and x.numel() <= channels:
+        raise ValueError(wrong(operation, "x", "more than one value a channel in training", tuple(x.shape)))
+
+
 def within(operation: str, argument: str, index: Tensor, count: int) -> None:
     """Numbers in [0, count); reads them, and so is not for CUDA tensors."""
     for number in index.tolist():

@@ -2,6 +2,8 @@
 
 The bounds of an image operation (alpha of a step, epsilon, lower, upper) come in two overloads, which
 `bounds.py` explains; so do mean and std of `augment_`, its scales.
+The operators of BatchNorm and ReLU take images as contiguous rows (R, C) of one dtype, a row a pixel; columns (C,)
+and sums (2, C) are float32.
 An absent master or momentum buffer in the lists of `sgd_step_` is a tensor of no elements.
 """
 
@@ -22,6 +24,8 @@ _INIT = "(Tensor(a!) delta, Tensor x, Tensor(b!) state, {}[] bounds, Tensor? sam
 
 _AUGMENT = "(Tensor(a!) out, Tensor images, Tensor index, Tensor? state, {}[] scales, int padding, bool flip) -> ()"
 
+_NORMAL = "Tensor mean, Tensor variance, Tensor weight, Tensor bias"
+
 SCHEMAS = {
     "sign_step_.values": _STEP.format("float"),
     "sign_step_.tensors": _STEP.format("Tensor"),
@@ -33,6 +37,12 @@ SCHEMAS = {
     "l2_init_.tensors": _INIT.format("Tensor"),
     "augment_.values": _AUGMENT.format("float"),
     "augment_.tensors": _AUGMENT.format("Tensor"),
+    "batch_moments_": "(Tensor(a!) mean, Tensor(b!) variance, Tensor(c!)? total, Tensor(d!)? running_mean, "
+    "Tensor(e!)? running_var, Tensor(f!)? batches, Tensor x, Tensor? residual, float momentum) -> ()",
+    "normalize_relu_": f"(Tensor(a!) out, Tensor(b!)? total, Tensor x, Tensor? residual, {_NORMAL}, float eps) -> ()",
+    "normalize_relu_sums_": f"(Tensor(a!) sums, Tensor grad, Tensor x, {_NORMAL}, float eps) -> ()",
+    "normalize_relu_backward_": f"(Tensor(a!) grad_x, Tensor grad, Tensor? grad_total, Tensor x, {_NORMAL}, "
+    "Tensor? sums, float eps) -> ()",
     "sgd_step_": "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] masters, Tensor(c!)[] momentum_buffers, "
     "Tensor(d!)[] steps, Tensor lr, Tensor? inv_scale, Tensor? found_inf, float momentum, float dampening, "
     "float weight_decay, bool nesterov, bool maximize) -> ()",
@@ -44,6 +54,10 @@ DEFAULTS: dict[str, Callable[..., None]] = {
     "uniform_init_": reference.uniform_init_,
     "l2_init_": reference.l2_init_,
     "augment_": reference.augment_,
+    "batch_moments_": reference.batch_moments_,
+    "normalize_relu_": reference.normalize_relu_,
+    "normalize_relu_sums_": reference.normalize_relu_sums_,
+    "normalize_relu_backward_": reference.normalize_relu_backward_,
     "sgd_step_": reference.sgd_step_,
 }
 

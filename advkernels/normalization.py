@@ -1,0 +1,202 @@
+"""The documented facade of BatchNorm followed by ReLU, and its gradients."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from advkernels import checks
+from advkernels.dispatch import choose, pick
+
+
+def batch_norm_relu(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    batches: Tensor | None = None,
+) -> Tensor:
+    """relu(batch_norm(x)): two passes over the images in training, one in evaluation, and as many backwards.
+
+    The arithmetic is float32, rounded once into x's dtype; mean and variance are within 2 units in the last place of
+    float32. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable twice. With the
+    reference backend, where torch.compile traces, and without running statistics in evaluation it is PyTorch's own
+    batch_norm and relu.
+
+    x: (N, C, ...) float32, bfloat16 or float16, best channels_last: any other is copied so
+    running_mean, running_var: (C,) float32, moved in training, used in evaluation; None for the batch's own
+    weight, bias: (C,) float32
+    training: whether to normalise by the batch's mean and variance
+    momentum: how far the running statistics move towards the batch's
+    eps: added to the variance
+    batches: int64 of one element, a count of batches that is advanced in training
+
+    Returns: like x, channels_last
+    Raises: TypeError or ValueError where an argument's type, shape or device is wrong; `BackendUnavailable` where the
+        backend asked for by name cannot run.
+    Source: Ioffe and Szegedy 2015, "Batch normalization", algorithms 1 and 2.
+    """
+    statistics = (running_mean, running_var, batches)
+    return _batch_norm_relu("batch_norm_relu", x, None, statistics, weight, bias, training, momentum, eps)[0]
+
+
+def add_batch_norm_relu(
+    x: Tensor,
+    residual: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    batches: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`batch_norm_relu` of total = x + residual, which is summed in the same pass, as is its gradient.
+
+    residual: like x
+
+    Returns: relu(batch_norm(total)); total, like x
+    """
+    operation = "add_batch_norm_relu"
+    checks.dense(operation, "residual", residual)
+    checks.like(operation, "residual", residual, x)
+    if residual.dtype != x.dtype:
+        raise TypeError(checks.wrong(operation, "residual", x.dtype, residual.dtype))
+    statistics = (running_mean, running_var, batches)
+    out, total = _batch_norm_relu(operation, x, residual, statistics, weight, bias, training, momentum, eps)
+    assert total is not None
+    return out, total
+
+
+Statistics = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""Running mean and variance, the count of batches."""
+
+
+def _batch_norm_relu(
+    operation: str,
+    x: Tensor,
+    residual: Tensor | None,
+    statistics: Statistics,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor | None]:
+    checks.normalization(operation, x, statistics, weight, bias, training)
+    backend = "reference" if torch.compiler.is_compiling() else choose(x.device)
+    if backend == "reference" or (statistics[0] is None and not training):
+        return _plain(x, residual, statistics, weight, bias, training, momentum, eps)
+    return _BatchNormReLU.apply(x, residual, statistics, weight, bias, training, momentum, eps, backend)
+
+
+def _plain(
+    x: Tensor,
+    residual: Tensor | None,
+    statistics: Statistics,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor | None]:
+    """What `_BatchNormReLU` computes, by PyTorch's own functions."""
+    running_mean, running_var, batches = statistics
+    total = x if residual is None else x + residual
+    if training and batches is not None:
+        batches.add_(1)
+    normal = F.batch_norm(
+        total, running_mean, running_var, weight, bias, training or running_mean is None, momentum, eps
+    )
+    return F.relu(normal), None if residual is None else total
+
+
+class _BatchNormReLU(torch.autograd.Function):
+    """Of x and what is added to it: relu(batch_norm(total)), and total where something is added."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        statistics: Statistics,
+        weight: Tensor,
+        bias: Tensor,
+        training: bool,
+        momentum: float,
+        eps: float,
+        backend: str,
+    ) -> tuple[Tensor, Tensor | None]:
+        rows, added = _rows(x), None if residual is None else _rows(residual)
+        out, total = torch.empty_like(rows), None if added is None else torch.empty_like(rows)
+        mean, variance = statistics[:2] if not training else weight.new_empty((2, len(weight)))
+        if training:
+            pick(backend, "batch_moments_")(mean, variance, total, *statistics, rows, added, momentum)
+            summands = (None, rows if total is None else total, None)
+        else:
+            summands = (total, rows, added)
+        pick(backend, "normalize_relu_")(out, *summands, mean, variance, weight, bias, eps)
+        summed = None if total is None else _images(total, x)
+        ctx.save_for_backward(x if summed is None else summed, weight, bias, mean, variance)
+        ctx.training, ctx.eps, ctx.backend = training, eps, backend
+        ctx.set_materialize_grads(False)
+        return _images(out, x), summed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            gradients: tuple[Tensor | None, ...] = (grad_total, None, None)
+        elif torch.is_grad_enabled():
+            gradients = _differentiable_gradients(ctx, grad, grad_total)
+        else:
+            gradients = _gradients(ctx, grad, grad_total)
+        grad_residual = gradients[0] if ctx.needs_input_grad[1] else None
+        return gradients[0], grad_residual, None, *gradients[1:], *[None] * 4
+
+
+def _gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Of total, weight and bias."""
+    total, weight, bias, mean, variance = ctx.saved_tensors
+    rows, grads = _rows(total), _rows(grad)
+    normal = (rows, mean, variance, weight, bias)
+    sums = None
+    if ctx.training or ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
+        sums = torch.empty((2, len(weight)), dtype=weight.dtype, device=weight.device)
+        pick(ctx.backend, "normalize_relu_sums_")(sums, grads, *normal, ctx.eps)
+    grad_x = torch.empty_like(rows)
+    added = None if grad_total is None else _rows(grad_total)
+    subtracted = sums if ctx.training else None
+    pick(ctx.backend, "normalize_relu_backward_")(grad_x, grads, added, *normal, subtracted, ctx.eps)
+    return _images(grad_x, total), *((None, None) if sums is None else (sums[1], sums[0]))
+
+
+def _differentiable_gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The same by PyTorch's own functions, which record how to differentiate them again."""
+    total, weight, bias, mean, variance = ctx.saved_tensors
+    moving = (None, None) if ctx.training else (mean, variance)
+    with torch.enable_grad():
+        inputs = [
+            tensor if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in (total, weight, bias)
+        ]
+        out = F.relu(F.batch_norm(inputs[0], *moving, *inputs[1:], ctx.training, 0.0, ctx.eps))
+        grad_x, *others = torch.autograd.grad(out, inputs, grad, create_graph=True)
+        return grad_x if grad_total is None else grad_x + grad_total, *others
+
+
+def _rows(images: Tensor) -> Tensor:
+    """(N, C, ...) as (rows, C), a row a pixel; channels_last images are not copied."""
+    return images.detach().movedim(1, -1).reshape(-1, images.shape[1]).contiguous()
+
+
+def _images(rows: Tensor, like: Tensor) -> Tensor:
+    """(rows, C) as images (N, C, ...) in channels_last memory."""
+    shape = like.shape
+    return rows.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
