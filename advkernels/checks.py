@@ -122,10 +122,12 @@ def normalization(
         raise ValueError(wrong(operation, "x", "shape (N, C, ...)", tuple(x.shape)))
     channels = x.shape[1]
     running_mean, running_var, batches = statistics
-    columns = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    columns = {"weight": weight, "bias": bias}
+    if running_mean is not None:
+        columns["running_mean"] = running_mean
+    if running_var is not None:
+        columns["running_var"] = running_var
     for argument, column in columns.items():
-        if column is None and argument.startswith("running"):
-            continue
         of_dtype(operation, argument, column, torch.float32)
         if column.shape != (channels,):
             raise ValueError(wrong(operation, argument, f"shape ({channels},)", tuple(column.shape)))

@@ -1,5 +1,6 @@
 """The documented facade of BatchNorm followed by ReLU, and its gradients."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def add_batch_norm_relu(
     checks.dense(operation, "residual", residual)
     checks.like(operation, "residual", residual, x)
     if residual.dtype != x.dtype:
-        raise TypeError(checks.wrong(operation, "residual", x.dtype, residual.dtype))
+        raise TypeError(checks.wrong(operation, "residual", str(x.dtype), residual.dtype))
     statistics = (running_mean, running_var, batches)
     out, total = _batch_norm_relu(operation, x, residual, statistics, weight, bias, training, momentum, eps)
     assert total is not None
@@ -137,13 +138,14 @@ class _BatchNormReLU(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         rows, added = _rows(x), None if residual is None else _rows(residual)
         out, total = torch.empty_like(rows), None if added is None else torch.empty_like(rows)
-        mean, variance = statistics[:2] if not training else weight.new_empty((2, len(weight)))
+        mean, variance, _ = statistics
         if training:
+            mean, variance = weight.new_empty((2, len(weight)))
             pick(backend, "batch_moments_")(mean, variance, total, *statistics, rows, added, momentum)
-            summands = (None, rows if total is None else total, None)
+            normalize = partial(pick(backend, "normalize_relu_"), out, None, rows if total is None else total, None)
         else:
-            summands = (total, rows, added)
-        pick(backend, "normalize_relu_")(out, *summands, mean, variance, weight, bias, eps)
+            normalize = partial(pick(backend, "normalize_relu_"), out, total, rows, added)
+        normalize(mean, variance, weight, bias, eps)
         summed = None if total is None else _images(total, x)
         ctx.save_for_backward(x if summed is None else summed, weight, bias, mean, variance)
         ctx.training, ctx.eps, ctx.backend = training, eps, backend
@@ -181,12 +183,14 @@ def _gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tenso
 def _differentiable_gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
     """The same by PyTorch's own functions, which record how to differentiate them again."""
     total, weight, bias, mean, variance = ctx.saved_tensors
-    moving = (None, None) if ctx.training else (mean, variance)
+    if ctx.training:
+        mean = variance = None
     with torch.enable_grad():
         inputs = [
             tensor if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in (total, weight, bias)
         ]
-        out = F.relu(F.batch_norm(inputs[0], *moving, *inputs[1:], ctx.training, 0.0, ctx.eps))
+        normal = F.batch_norm(inputs[0], mean, variance, inputs[1], inputs[2], ctx.training, 0.0, ctx.eps)
+        out = F.relu(normal)
         grad_x, *others = torch.autograd.grad(out, inputs, grad, create_graph=True)
         return grad_x if grad_total is None else grad_x + grad_total, *others
 

@@ -95,7 +95,8 @@ def add(x: Tensor, residual: Tensor | None, total: Tensor | None) -> Tensor:
 
 def inverse_deviation(variance: Tensor, eps: float) -> Tensor:
     """1 / sqrt(variance + eps), every operation rounded in float32."""
-    return torch.ones_like(variance) / (variance + eps).sqrt()
+    deviation = (variance + eps).double().sqrt().float()  # not every float32 sqrt of PyTorch is rounded to nearest
+    return torch.ones_like(variance) / deviation
 
 
 def _through_relu(

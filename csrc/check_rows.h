@@ -1,0 +1,68 @@
+// What the operators of BatchNorm and ReLU refuse: images as rows (R, C), columns (C,).
+#pragma once
+
+#include "check.h"
+
+namespace advkernels {
+
+inline void check_rows(const char* operation, const char* argument, const Tensor& tensor, const Tensor& x) {
+    check_image(operation, argument, tensor, x);
+    AK_REQUIRE(tensor.dim() == 2 && tensor.is_contiguous(), operation, ": ", argument,
+               ": wanted contiguous rows (R, C), got ", shape_text(tensor));
+    AK_REQUIRE(tensor.scalar_type() == x.scalar_type(), operation, ": ", argument,
+               ": wanted the dtype of x, got another");
+}
+
+inline void check_column(const char* operation, const char* argument, const Tensor& tensor, const Tensor& x) {
+    check_vector(operation, argument, tensor, ScalarType::Float, x.size(1), x);
+    AK_REQUIRE(tensor.is_contiguous(), operation, ": ", argument, ": wanted a contiguous tensor");
+}
+
+inline void check_columns(const char* operation, const Tensor& x, const Tensor& mean, const Tensor& variance,
+                          const Tensor& weight, const Tensor& bias) {
+    check_rows(operation, "x", x, x);
+    check_column(operation, "mean", mean, x);
+    check_column(operation, "variance", variance, x);
+    check_column(operation, "weight", weight, x);
+    check_column(operation, "bias", bias, x);
+}
+
+inline void check_sums(const char* operation, const Tensor& sums, const Tensor& x) {
+    AK_REQUIRE(sums.scalar_type() == ScalarType::Float && sums.dim() == 2 && sums.size(0) == 2 &&
+                   sums.size(1) == x.size(1) && sums.is_contiguous() && sums.device() == x.device(),
+               operation, ": sums: wanted contiguous float32 (2, ", x.size(1), ") on the device of x, got ",
+               shape_text(sums));
+}
+
+// A residual, and where the sum with it goes: both or none.
+inline void check_total(const char* operation, const Tensor& x, const std::optional<Tensor>& residual,
+                        const std::optional<Tensor>& total) {
+    AK_REQUIRE(residual.has_value() == total.has_value(), operation, ": residual, total: wanted both or none");
+    if (total) {
+        check_rows(operation, "residual", *residual, x);
+        check_rows(operation, "total", *total, x);
+        check_written(operation, "total", *total, {&x, &*residual});
+    }
+}
+
+inline void check_moments(const char* operation, const Tensor& mean, const Tensor& variance,
+                          const std::optional<Tensor>& total, const std::optional<Tensor>& running_mean,
+                          const std::optional<Tensor>& running_var, const std::optional<Tensor>& batches,
+                          const Tensor& x, const std::optional<Tensor>& residual) {
+    check_rows(operation, "x", x, x);
+    AK_REQUIRE(x.size(0) > 1, operation, ": x: wanted more than one row, got ", shape_text(x));
+    check_total(operation, x, residual, total);
+    check_column(operation, "mean", mean, x);
+    check_column(operation, "variance", variance, x);
+    if (running_mean) {
+        check_column(operation, "running_mean", *running_mean, x);
+    }
+    if (running_var) {
+        check_column(operation, "running_var", *running_var, x);
+    }
+    if (batches) {
+        check_one(operation, "batches", *batches, ScalarType::Long, x);
+    }
+}
+
+}  // namespace advkernels
