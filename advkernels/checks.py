@@ -45,6 +45,13 @@ def dense(operation: str, argument: str, tensor: Tensor) -> None:
         raise TypeError(wrong(operation, argument, "a dense (strided) tensor", tensor.layout))
 
 
+def floating(operation: str, argument: str, tensor: Tensor) -> None:
+    """A dense floating-point tensor."""
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout is not torch.strided:
+        got = f"{tensor.layout} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise TypeError(wrong(operation, argument, "a dense floating-point tensor", got))
+
+
 def like(operation: str, argument: str, tensor: Tensor, other: Tensor) -> None:
     """A tensor of the other's shape and device."""
     if tensor.shape != other.shape:
@@ -117,7 +124,7 @@ def normalization(
     training: bool,
 ) -> None:
     """Images (N, C, ...), columns of float32 (C,) and a count of batches; in training more than one row."""
-    dense(operation, "x", x)
+    floating(operation, "x", x)
     if x.dim() < 2:
         raise ValueError(wrong(operation, "x", "shape (N, C, ...)", tuple(x.shape)))
     channels = x.shape[1]
@@ -128,7 +135,7 @@ def normalization(
     if running_var is not None:
         columns["running_var"] = running_var
     for argument, column in columns.items():
-        of_dtype(operation, argument, column, torch.float32)
+        floating(operation, argument, column)
         if column.shape != (channels,):
             raise ValueError(wrong(operation, argument, f"shape ({channels},)", tuple(column.shape)))
         on_device(operation, argument, column, x)

@@ -26,9 +26,9 @@ def batch_norm_relu(
     """relu(batch_norm(x)): two passes over the images in training, one in evaluation, and as many backwards.
 
     The arithmetic is float32, rounded once into x's dtype; mean and variance are within 2 units in the last place of
-    float32. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable twice. With the
-    reference backend, where torch.compile traces, and without running statistics in evaluation it is PyTorch's own
-    batch_norm and relu.
+    float32 of what float64 gives. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable
+    twice. PyTorch's own batch_norm and relu run with the reference backend, with other dtypes, where torch.compile or
+    torch.func look into it, and without running statistics in evaluation.
 
     x: (N, C, ...) float32, bfloat16 or float16, best channels_last: any other is copied so
     running_mean, running_var: (C,) float32, moved in training, used in evaluation; None for the batch's own
@@ -67,7 +67,7 @@ def add_batch_norm_relu(
     Returns: relu(batch_norm(total)); total, like x
     """
     operation = "add_batch_norm_relu"
-    checks.dense(operation, "residual", residual)
+    checks.floating(operation, "residual", residual)
     checks.like(operation, "residual", residual, x)
     if residual.dtype != x.dtype:
         raise TypeError(checks.wrong(operation, "residual", str(x.dtype), residual.dtype))
@@ -93,10 +93,16 @@ def _batch_norm_relu(
     eps: float,
 ) -> tuple[Tensor, Tensor | None]:
     checks.normalization(operation, x, statistics, weight, bias, training)
-    backend = "reference" if torch.compiler.is_compiling() else choose(x.device)
+    backend = "reference" if _is_for_pytorch(x, weight, bias) else choose(x.device)
     if backend == "reference" or (statistics[0] is None and not training):
         return _plain(x, residual, statistics, weight, bias, training, momentum, eps)
     return _BatchNormReLU.apply(x, residual, statistics, weight, bias, training, momentum, eps, backend)
+
+
+def _is_for_pytorch(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Whether other numbers are computed with, or PyTorch looks into the operation."""
+    others = x.dtype not in checks.DTYPES or (weight.dtype, bias.dtype) != (torch.float32, torch.float32)
+    return others or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _plain(

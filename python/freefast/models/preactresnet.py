@@ -1,9 +1,9 @@
 """PreActResNet18 for small images, the report's first model."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freefast.errors import UserError
+from freefast.models.norm import BatchNormReLU
 
 _BLOCKS = 2
 _STRIDES = (1, 2, 2, 2)
@@ -43,29 +43,45 @@ class PreActResNet(nn.Module):
                 blocks.append(PreActBlock(inputs, outputs, stride if block == 0 else 1))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.norm = nn.BatchNorm2d(inputs)
+        self.norm = BatchNormReLU(inputs)
         self.linear = nn.Linear(inputs, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W). Returns: (N, num_classes) logits."""
-        features = F.relu(self.norm(self.blocks(self.stem(x))))
+        features, _ = self.norm.add(*run(self.blocks, self.stem(x)))
         return self.linear(features.mean((2, 3)))
 
 
+def run(blocks: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The last block's branch and shortcut; a sum of both is left to the BatchNorm behind it."""
+    branch, shortcut = x, None
+    for block in blocks:
+        branch, shortcut = block(branch, shortcut)
+    assert shortcut is not None
+    return branch, shortcut
+
+
 class PreActBlock(nn.Module):
-    """BatchNorm, ReLU, 3x3 convolution, twice, plus the raw input, projected where its shape changes."""
+    """BatchNorm, ReLU, 3x3 convolution, twice, and beside it the raw input, projected where its shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.norm1 = nn.BatchNorm2d(inputs)
+        self.norm1 = BatchNormReLU(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
+        self.norm2 = BatchNormReLU(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, inputs, H, W). Returns: (N, outputs, H / stride, W / stride)."""
-        y = self.conv1(F.relu(self.norm1(x)))
-        return self.conv2(F.relu(self.norm2(y))) + self.shortcut(x)
+    def forward(self, branch: Tensor, shortcut: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The block of branch + shortcut, not yet summed itself.
+
+        branch, shortcut: (N, inputs, H, W). Returns: two of (N, outputs, H / stride, W / stride).
+        """
+        active, x = (self.norm1(branch), branch) if shortcut is None else self.norm1.add(branch, shortcut)
+        return self.conv2(self.norm2(self.conv1(active))), self.project(x, active)
+
+    def project(self, x: Tensor, active: Tensor) -> Tensor:
+        """The shortcut of the raw input x; active is relu(batch_norm(x))."""
+        return self.shortcut(x)

@@ -1,10 +1,10 @@
 """WideResNet, the model of Madry et al. 2017 and Shafahi et al. 2019."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freefast.errors import UserError
-from freefast.models.preactresnet import PreActBlock
+from freefast.models.norm import BatchNormReLU
+from freefast.models.preactresnet import PreActBlock, run
 
 _STEM = 16
 
@@ -41,20 +41,18 @@ class WideResNet(nn.Module):
                 layers.append(WideBlock(inputs, outputs, 2 if stage > 0 and block == 0 else 1))
                 inputs = outputs
         self.blocks = nn.Sequential(*layers)
-        self.norm = nn.BatchNorm2d(inputs)
+        self.norm = BatchNormReLU(inputs)
         self.linear = nn.Linear(inputs, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W). Returns: (N, num_classes) logits."""
-        features = F.relu(self.norm(self.blocks(self.stem(x))))
+        features, _ = self.norm.add(*run(self.blocks, self.stem(x)))
         return self.linear(features.mean((2, 3)))
 
 
 class WideBlock(PreActBlock):
     """A pre-activation block whose projection takes the pre-activation, as the WideResNet code does."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, inputs, H, W). Returns: (N, outputs, H / stride, W / stride)."""
-        active = F.relu(self.norm1(x))
-        shortcut = x if isinstance(self.shortcut, nn.Identity) else self.shortcut(active)
-        return self.conv2(F.relu(self.norm2(self.conv1(active)))) + shortcut
+    def project(self, x: Tensor, active: Tensor) -> Tensor:
+        """The shortcut."""
+        return x if isinstance(self.shortcut, nn.Identity) else self.shortcut(active)

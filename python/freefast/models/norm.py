@@ -1,0 +1,25 @@
+"""BatchNorm with the ReLU behind it, as one operation."""
+
+from torch import Tensor, nn
+
+import advkernels as ak
+
+
+class BatchNormReLU(nn.BatchNorm2d):
+    """relu(batch_norm(x)), under the names of BatchNorm2d's weights and statistics."""
+
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W). Returns: like x."""
+        count = self.num_batches_tracked
+        return ak.batch_norm_relu(x, *self._columns, self.training, self.momentum, self.eps, batches=count)
+
+    def add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """x, residual: (N, C, H, W). Returns: relu(batch_norm(x + residual)), and x + residual."""
+        columns, count = self._columns, self.num_batches_tracked
+        return ak.add_batch_norm_relu(x, residual, *columns, self.training, self.momentum, self.eps, batches=count)
+
+    @property
+    def _columns(self) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+        return self.running_mean, self.running_var, self.weight, self.bias
