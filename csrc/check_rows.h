@@ -65,4 +65,37 @@ inline void check_moments(const char* operation, const Tensor& mean, const Tenso
     }
 }
 
+inline void check_normalize(const char* operation, const Tensor& out, const std::optional<Tensor>& total,
+                            const Tensor& x, const std::optional<Tensor>& residual, const Tensor& mean,
+                            const Tensor& variance, const Tensor& weight, const Tensor& bias) {
+    check_columns(operation, x, mean, variance, weight, bias);
+    check_total(operation, x, residual, total);
+    check_rows(operation, "out", out, x);
+    check_written(operation, "out", out, {&x});
+}
+
+inline void check_gradient_sums(const char* operation, const Tensor& sums, const Tensor& grad, const Tensor& x,
+                                const Tensor& mean, const Tensor& variance, const Tensor& weight, const Tensor& bias) {
+    check_columns(operation, x, mean, variance, weight, bias);
+    check_rows(operation, "grad", grad, x);
+    check_sums(operation, sums, x);
+}
+
+inline void check_normalize_backward(const char* operation, const Tensor& grad_x, const Tensor& grad,
+                                     const std::optional<Tensor>& grad_total, const Tensor& x, const Tensor& mean,
+                                     const Tensor& variance, const Tensor& weight, const Tensor& bias,
+                                     const std::optional<Tensor>& sums) {
+    check_columns(operation, x, mean, variance, weight, bias);
+    check_rows(operation, "grad", grad, x);
+    check_rows(operation, "grad_x", grad_x, x);
+    check_written(operation, "grad_x", grad_x, {&x, &grad});
+    if (grad_total) {
+        check_rows(operation, "grad_total", *grad_total, x);
+        check_written(operation, "grad_x", grad_x, {&*grad_total});
+    }
+    if (sums) {
+        check_sums(operation, *sums, x);
+    }
+}
+
 }  // namespace advkernels

@@ -254,11 +254,7 @@ void batch_moments_cpu(Tensor mean, Tensor variance, std::optional<Tensor> total
 
 void normalize_relu_cpu(Tensor out, std::optional<Tensor> total, Tensor x, std::optional<Tensor> residual, Tensor mean,
                         Tensor variance, Tensor weight, Tensor bias, double eps) {
-    constexpr const char* kName = "normalize_relu_";
-    check_columns(kName, x, mean, variance, weight, bias);
-    check_total(kName, x, residual, total);
-    check_rows(kName, "out", out, x);
-    check_written(kName, "out", out, {&x});
+    check_normalize("normalize_relu_", out, total, x, residual, mean, variance, weight, bias);
     const Rows r(x);
     const NormColumns columns(mean, variance, weight, bias, eps);
     const Summands summands(r, x, residual, total);
@@ -277,10 +273,7 @@ void normalize_relu_cpu(Tensor out, std::optional<Tensor> total, Tensor x, std::
 
 void normalize_relu_sums_cpu(Tensor sums, Tensor grad, Tensor x, Tensor mean, Tensor variance, Tensor weight,
                              Tensor bias, double eps) {
-    constexpr const char* kName = "normalize_relu_sums_";
-    check_columns(kName, x, mean, variance, weight, bias);
-    check_rows(kName, "grad", grad, x);
-    check_sums(kName, sums, x);
+    check_gradient_sums("normalize_relu_sums_", sums, grad, x, mean, variance, weight, bias);
     const Rows r(x);
     const NormColumns columns(mean, variance, weight, bias, eps);
     const Operand source = operand(r.loop, x), grads = operand(r.loop, grad);
@@ -302,18 +295,8 @@ void normalize_relu_sums_cpu(Tensor sums, Tensor grad, Tensor x, Tensor mean, Te
 
 void normalize_relu_backward_cpu(Tensor grad_x, Tensor grad, std::optional<Tensor> grad_total, Tensor x, Tensor mean,
                                  Tensor variance, Tensor weight, Tensor bias, std::optional<Tensor> sums, double eps) {
-    constexpr const char* kName = "normalize_relu_backward_";
-    check_columns(kName, x, mean, variance, weight, bias);
-    check_rows(kName, "grad", grad, x);
-    check_rows(kName, "grad_x", grad_x, x);
-    check_written(kName, "grad_x", grad_x, {&x, &grad});
-    if (grad_total) {
-        check_rows(kName, "grad_total", *grad_total, x);
-        check_written(kName, "grad_x", grad_x, {&*grad_total});
-    }
-    if (sums) {
-        check_sums(kName, *sums, x);
-    }
+    check_normalize_backward("normalize_relu_backward_", grad_x, grad, grad_total, x, mean, variance, weight, bias,
+                             sums);
     const Rows r(x);
     const NormColumns columns(mean, variance, weight, bias, eps);
     const Shares shares(sums, variance, r, eps);

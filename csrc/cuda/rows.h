@@ -1,0 +1,210 @@
+// Rows (R, C) of channels shared out to blocks, for host and device. No torch.
+//
+// A block has kColumnThreads vectors of columns side by side, and of their rows a share. A thread has one of the
+// vectors and every kRowThreads-th row of the share.
+#pragma once
+
+#include <algorithm>
+
+#include "../normalization.h"
+#include "memory.h"
+
+namespace advkernels::cuda {
+
+constexpr int kColumnThreads = 8;  // 128 bytes of a row
+constexpr int kRowThreads = 32;    // of a block of 256
+constexpr int kRun = 32;           // rows that a thread sums in float32
+
+template <Path path>
+constexpr int kBlockColumns = kColumnThreads * kWidth<path>;
+constexpr int kMaxBlockColumns = kBlockColumns<Path::Halves>;
+
+struct RowGrid {
+    int64_t rows, columns;
+    int64_t row_blocks, column_blocks, rows_a_thread;
+    DType type;
+    Path path;
+
+    AK_FUNCTION int64_t blocks() const { return row_blocks * column_blocks; }
+};
+
+// Where a thread starts: its first column and row, and the row behind its last one.
+struct Place {
+    int64_t column, row, end;
+};
+
+template <Path path>
+AK_FUNCTION Place place_of(const RowGrid& g, int64_t block, int thread, int threads) {
+    const int64_t row_block = block / g.column_blocks, column_block = block - row_block * g.column_blocks;
+    const int64_t row_threads = threads / kColumnThreads, share = g.rows_a_thread * row_threads;
+    const int64_t column = column_block * kBlockColumns<path> + thread % kColumnThreads * kWidth<path>;
+    const int64_t end = (row_block + 1) * share;
+    return {column, row_block * share + thread / kColumnThreads, column >= g.columns ? 0 : end < g.rows ? end : g.rows};
+}
+
+// Calls visit(first element of a vector) for the rows of a thread.
+template <typename Visit>
+AK_FUNCTION void for_each_row(const RowGrid& g, const Place& place, int threads, const Visit& visit) {
+    for (int64_t row = place.row; row < place.end; row += threads / kColumnThreads) {
+        visit(row * g.columns + place.column);
+    }
+}
+
+template <Path path>
+AK_FUNCTION Floats<kWidth<path>> read_row(const RowGrid& g, const char* data, int64_t first) {
+    if constexpr (path == Path::Strided) {
+        return {{read_element(data, g.type, first)}};
+    } else {
+        return widen<path>(read_vector<path>(data, g.type, first), g.type);
+    }
+}
+
+template <Path path>
+AK_FUNCTION void write_row(const RowGrid& g, char* data, int64_t first, const Floats<kWidth<path>>& values) {
+    if constexpr (path == Path::Strided) {
+        write_element(data, g.type, first, values.values[0]);
+    } else {
+        write_vector<path>(data, g.type, first, narrow<path>(values, g.type));
+    }
+}
+
+// x, and where something is added, total = x + residual as it is stored.
+struct Summands {
+    const char *x, *residual;
+    char* total;
+};
+
+template <Path path>
+AK_FUNCTION Floats<kWidth<path>> read_total(const RowGrid& g, const Summands& s, int64_t first) {
+    Floats<kWidth<path>> values = read_row<path>(g, s.x, first);
+    if (s.residual == nullptr) {
+        return values;
+    }
+    const Floats<kWidth<path>> added = read_row<path>(g, s.residual, first);
+    for (int j = 0; j < kWidth<path>; ++j) {
+        values.values[j] += added.values[j];
+    }
+    write_row<path>(g, s.total, first, values);
+    if constexpr (path == Path::Strided) {
+        return {{g.type == DType::Float ? values.values[0]
+                                        : half_bits_to_float(half_bits_from_float(values.values[0], g.type), g.type)}};
+    } else {
+        return widen<path>(narrow<path>(values, g.type), g.type);
+    }
+}
+
+// Two float64 sums of each column of a block, a slot for each thread: neighbours' slots lie in different banks.
+template <Path path>
+struct Slots {
+    double* data;
+    int threads;
+
+    AK_FUNCTION double& at(int which, int j, int thread) const {
+        return data[(which * kWidth<path> + j) * (threads + kColumnThreads) + thread];
+    }
+};
+constexpr int kSlots = 2 * 8 * (kRowThreads + 1) * kColumnThreads;
+
+template <Path path>
+AK_FUNCTION void clear_slots(const Slots<path>& slots, int thread) {
+    for (int j = 0; j < kWidth<path>; ++j) {
+        slots.at(0, j, thread) = slots.at(1, j, thread) = 0.0;
+    }
+}
+
+// The sums of a block's share of rows, into partial (row blocks, 2, columns).
+template <Path path>
+AK_FUNCTION void write_partial(const RowGrid& g, const Slots<path>& slots, double* partial, int64_t block, int thread,
+                               int threads) {
+    const int64_t row_block = block / g.column_blocks, column_block = block - row_block * g.column_blocks;
+    for (int value = thread; value < 2 * kBlockColumns<path>; value += threads) {
+        const int which = value / kBlockColumns<path>, j = value / kColumnThreads % kWidth<path>;
+        const int vector = value % kColumnThreads;
+        const int64_t column = column_block * kBlockColumns<path> + vector * kWidth<path> + j;
+        double sum = 0.0;
+        for (int other = vector; other < threads; other += kColumnThreads) {
+            sum += slots.at(which, j, other);
+        }
+        if (column < g.columns) {
+            partial[(row_block * 2 + which) * g.columns + column] = sum;
+        }
+    }
+}
+
+// Two numbers of each column in parts; a block merges kMergeColumns columns.
+constexpr int kMergeColumns = 8;
+constexpr int kMergeValues = 2 * kMergeColumns;
+
+struct Partials {
+    const double* data;
+    int64_t parts, columns;
+
+    AK_FUNCTION int64_t blocks() const { return (columns + kMergeColumns - 1) / kMergeColumns; }
+};
+
+// Calls finish(column, sum of the first numbers, sum of the second) for every column of a block.
+template <typename Block, typename Finish>
+AK_FUNCTION void merge_partials(const Partials& p, double* sums, int64_t index, const Block& block,
+                                const Finish& finish) {
+    block([&](int thread, int threads) {
+        const int value = thread % kMergeValues;
+        const int64_t column = index * kMergeColumns + value % kMergeColumns;
+        double sum = 0.0;
+        for (int64_t part = thread / kMergeValues; part < p.parts && column < p.columns;
+             part += threads / kMergeValues) {
+            sum += p.data[(part * 2 + value / kMergeColumns) * p.columns + column];
+        }
+        sums[thread] = sum;
+    });
+    block([&](int thread, int threads) {
+        const int64_t column = index * kMergeColumns + thread;
+        if (thread >= kMergeColumns || column >= p.columns) {
+            return;
+        }
+        double first = 0.0, second = 0.0;
+        for (int other = thread; other < threads; other += kMergeValues) {
+            first += sums[other];
+            second += sums[other + kMergeColumns];
+        }
+        finish(column, first, second);
+    });
+}
+
+// At most about `target` blocks, each of a full round of rows or more.
+inline RowGrid plan_rows(int64_t rows, int64_t columns, DType type, Path path, int64_t target) {
+    const int64_t block_columns = kColumnThreads * width_of(path), rounds = (rows + kRowThreads - 1) / kRowThreads;
+    RowGrid g{rows, columns, 0, (columns + block_columns - 1) / block_columns, 1, type, path};
+    if (rows == 0 || columns == 0) {
+        g.column_blocks = 0;
+        return g;
+    }
+    const int64_t wanted = std::clamp<int64_t>(target / g.column_blocks, 1, rounds);
+    g.rows_a_thread = (rounds + wanted - 1) / wanted;
+    g.row_blocks = (rounds + g.rows_a_thread - 1) / g.rows_a_thread;
+    return g;
+}
+
+// Vectors where every row of every tensor begins at a multiple of 16 bytes.
+inline Path row_path(DType type, int64_t columns, std::initializer_list<const void*> tensors) {
+    const Path path = type == DType::Float ? Path::Floats : Path::Halves;
+    bool aligned = columns % width_of(path) == 0;
+    for (const void* tensor : tensors) {
+        aligned = aligned && reinterpret_cast<uintptr_t>(tensor) % 16 == 0;
+    }
+    return aligned ? path : Path::Strided;
+}
+
+// Calls visit<path>(): Floats, Halves or Strided.
+template <typename Visit>
+void with_row_path(Path path, const Visit& visit) {
+    switch (path) {
+        case Path::Floats:
+            return visit.template operator()<Path::Floats>();
+        case Path::Halves:
+            return visit.template operator()<Path::Halves>();
+        default:
+            return visit.template operator()<Path::Strided>();
+    }
+}
+
+}  // namespace advkernels::cuda
