@@ -95,7 +95,7 @@ def extensions(cuda: bool) -> list[Extension]:
     )
     bindings = Pybind11Extension(
         "advkernels._bindings",
-        ["csrc/bindings.cpp", "csrc/simulate.cpp"],
+        ["csrc/bindings.cpp", "csrc/simulate.cpp", "csrc/simulate_normalization.cpp"],
         cxx_std=20,
         extra_compile_args=FLAGS,
         define_macros=[

@@ -25,8 +25,8 @@ def batch_norm_relu(
 ) -> Tensor:
     """relu(batch_norm(x)): two passes over the images in training, one in evaluation, and as many backwards.
 
-    The arithmetic is float32, rounded once into x's dtype; mean and variance are within 2 units in the last place of
-    float32 of what float64 gives. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable
+    The arithmetic is float32, rounded once into x's dtype; mean and variance are as float64's to a few roundings of
+    float32. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable
     twice. PyTorch's own batch_norm and relu run with the reference backend, with other dtypes, where torch.compile or
     torch.func look into it, and without running statistics in evaluation.
 

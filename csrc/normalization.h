@@ -12,11 +12,21 @@ struct Moments {
     double sum, square;
 };
 
-// Of `rows` values, from sums of value - shift and of their squares: a run of rows is summed in float32, and the shift,
-// a value of it, keeps a mean that is large against the deviation out of the squares.
-AK_FUNCTION Moments moments_of_run(float shift, float sum, float square, int64_t rows) {
-    const double k = shift, s = sum, n = static_cast<double>(rows);
-    return {s + n * k, square + k * (2.0 * s + n * k)};
+// Adds in float32 and keeps beside the sum what it lost.
+// Source: Kahan 1965, "Further remarks on reducing truncation errors".
+AK_FUNCTION void add_compensated(float& sum, float& lost, float value) {
+    const float wanted = value - lost, next = sum + wanted;
+    lost = (next - sum) - wanted;
+    sum = next;
+}
+
+AK_FUNCTION double compensated(float sum, float lost) { return static_cast<double>(sum) - static_cast<double>(lost); }
+
+// Of `rows` values, from the sums of value - shift and of its square: the shift, one of the values, keeps a mean that is
+// large against the deviation out of the float32 squares.
+AK_FUNCTION Moments shifted_moments(float shift, double sum, double square, int64_t rows) {
+    const double k = shift, n = static_cast<double>(rows);
+    return {sum + n * k, square + k * (2.0 * sum + n * k)};
 }
 
 AK_FUNCTION float mean_of(Moments m, int64_t rows) { return static_cast<float>(m.sum / static_cast<double>(rows)); }

@@ -1,13 +1,7 @@
 // The CUDA kernels' own code, run on the host over a whole grid or a part of it: doors for the tests.
 #include "simulate.h"
 
-#include <pybind11/numpy.h>
-#include <pybind11/stl.h>
-
 #include <memory>
-#include <optional>
-#include <string>
-#include <tuple>
 
 #include "cuda/augment.h"
 #include "cuda/l2_init.h"
@@ -15,41 +9,14 @@
 #include "cuda/sgd_step.h"
 #include "cuda/sign_step.h"
 #include "cuda/uniform_init.h"
-
-namespace py = pybind11;
+#include "simulate_grid.h"
 
 namespace advkernels::cuda {
 namespace {
 
-// (address, dtype, sizes, strides) of a tensor
-using Given = std::tuple<int64_t, std::string, std::vector<int64_t>, std::vector<int64_t>>;
-using MaybeGiven = std::optional<Given>;
 // (address, sample stride, channel stride) of a table
 using GivenTable = std::tuple<int64_t, int64_t, int64_t>;
 using Values = std::vector<float>;  // rows of 1 or C floats
-
-template <typename T>
-T* pointer(int64_t address) {
-    return reinterpret_cast<T*>(address);
-}
-
-View view(const MaybeGiven& given) {
-    if (!given) {
-        return {};
-    }
-    const auto& [address, type, sizes, strides] = *given;
-    View result{pointer<char>(address),
-                type == "float32"    ? DType::Float
-                : type == "bfloat16" ? DType::BFloat16
-                                     : DType::Float16,
-                static_cast<int>(sizes.size()),
-                {},
-                {},
-                true};
-    std::copy(sizes.begin(), sizes.end(), result.sizes);
-    std::copy(strides.begin(), strides.end(), result.strides);
-    return result;
-}
 
 BoundSet bound_set(const Values& values, const std::vector<GivenTable>& given, const View& x) {
     if (!values.empty()) {
@@ -62,51 +29,6 @@ BoundSet bound_set(const Values& values, const std::vector<GivenTable>& given, c
     }
     return plan_tables(tables, x.channels(), x.numel() == 0);
 }
-
-// Which part of a grid runs; dry: with addresses only.
-struct Grid {
-    int64_t blocks;
-    int threads;
-    int64_t first_block, last_block;
-    bool dry;
-};
-
-py::array_t<int64_t> table(const std::vector<Access>& accesses) {
-    py::array_t<int64_t> result({static_cast<py::ssize_t>(accesses.size()), py::ssize_t{6}});
-    auto rows = result.mutable_unchecked<2>();
-    for (size_t i = 0; i < accesses.size(); ++i) {
-        rows(i, 0) = accesses[i].address;
-        rows(i, 1) = accesses[i].bytes;
-        for (int word = 0; word < 4; ++word) {
-            rows(i, 2 + word) = accesses[i].words[word];
-        }
-    }
-    return result;
-}
-
-// Runs `block(index)` over the grid and returns (path, reads, writes): rows of address, bytes and four words.
-template <typename Block>
-py::tuple record(const char* path, const Grid& grid, const Block& block) {
-    trace() = {grid.dry, {}, {}};
-    for (int64_t index = grid.first_block; index < grid.last_block; ++index) {
-        block(index);
-    }
-    py::tuple result = py::make_tuple(path, table(trace().reads), table(trace().writes));
-    trace() = {};
-    return result;
-}
-
-// A block that runs in phases: each for one thread after the other.
-struct HostBlock {
-    int threads;
-
-    template <typename Phase>
-    void operator()(const Phase& phase) const {
-        for (int thread = 0; thread < threads; ++thread) {
-            phase(thread, threads);
-        }
-    }
-};
 
 // The bounds that a block keeps.
 struct Staged {
@@ -311,6 +233,7 @@ void bind_simulation(py::module_& module) {
     module.def("simulate_augment", &simulate_augment);
     module.def("simulate_sgd_list", &simulate_sgd_list);
     module.def("simulate_sgd_strided", &simulate_sgd_strided);
+    bind_normalization_simulation(module);
     module.def("shares_order", [](const GivenParameter& given) { return shares_order(sgd_views(given)); });
     module.def("divide", [](int64_t n, int64_t d) { return make_divisor(d).divide(n); });
 }

@@ -6,5 +6,6 @@
 namespace advkernels::cuda {
 
 void bind_simulation(pybind11::module_& module);
+void bind_normalization_simulation(pybind11::module_& module);
 
 }  // namespace advkernels::cuda

@@ -32,28 +32,27 @@ AK_CLONES void add_tile(float* total, const float* x, const float* residual, int
 template <int width>
 AK_FUNCTION void moments_block(int64_t c, int64_t columns, const float* __restrict x, int64_t rows,
                                double* __restrict sums) {
-    float shift[width], sum[width] = {}, square[width] = {};
+    float shift[width], sum[width] = {}, sum_lost[width] = {}, square[width] = {}, square_lost[width] = {};
     for (int j = 0; j < width; ++j) {
         shift[j] = x[c + j];
     }
     for (int64_t row = 0; row < rows; ++row) {
         for (int j = 0; j < width; ++j) {
             const float apart = x[row * columns + c + j] - shift[j];
-            sum[j] += apart;
-            square[j] += apart * apart;
+            add_compensated(sum[j], sum_lost[j], apart);
+            add_compensated(square[j], square_lost[j], apart * apart);
         }
     }
     for (int j = 0; j < width; ++j) {
-        const Moments moments = moments_of_run(shift[j], sum[j], square[j], rows);
+        const Moments moments =
+            shifted_moments(shift[j], compensated(sum[j], sum_lost[j]), compensated(square[j], square_lost[j]), rows);
         sums[c + j] += moments.sum;
         sums[columns + c + j] += moments.square;
     }
 }
 
 AK_CLONES void moments_tile(const float* x, int64_t rows, int64_t columns, double* sums) {
-    for (int64_t row = 0; row < rows; row += kRun) {
-        AK_FOR_EACH_COLUMN_BLOCK(columns, moments_block, x + row * columns, std::min(kRun, rows - row), sums);
-    }
+    AK_FOR_EACH_COLUMN_BLOCK(columns, moments_block, x, rows, sums);
 }
 
 template <int width>
@@ -78,7 +77,7 @@ template <int width>
 AK_FUNCTION void sums_block(int64_t c, int64_t columns, const float* __restrict grad, const float* __restrict x,
                             int64_t rows, const NormColumns& n, double* __restrict sums) {
     NormColumn column[width];
-    float sum[width] = {}, product[width] = {};
+    float sum[width] = {}, sum_lost[width] = {}, product[width] = {}, product_lost[width] = {};
     for (int j = 0; j < width; ++j) {
         column[j] = {n.mean[c + j], n.scale[c + j], n.bias[c + j]};
     }
@@ -86,22 +85,19 @@ AK_FUNCTION void sums_block(int64_t c, int64_t columns, const float* __restrict 
         for (int j = 0; j < width; ++j) {
             const int64_t i = row * columns + c + j;
             const float g = through_relu(grad[i], x[i], column[j]);
-            sum[j] += g;
-            product[j] += g * (x[i] - column[j].mean);
+            add_compensated(sum[j], sum_lost[j], g);
+            add_compensated(product[j], product_lost[j], g * (x[i] - column[j].mean));
         }
     }
     for (int j = 0; j < width; ++j) {
-        sums[c + j] += sum[j];
-        sums[columns + c + j] += product[j];
+        sums[c + j] += compensated(sum[j], sum_lost[j]);
+        sums[columns + c + j] += compensated(product[j], product_lost[j]);
     }
 }
 
 AK_CLONES void sums_tile(const float* grad, const float* x, int64_t rows, int64_t columns, const NormColumns& n,
                          double* sums) {
-    for (int64_t row = 0; row < rows; row += kRun) {
-        AK_FOR_EACH_COLUMN_BLOCK(columns, sums_block, grad + row * columns, x + row * columns,
-                                 std::min(kRun, rows - row), n, sums);
-    }
+    AK_FOR_EACH_COLUMN_BLOCK(columns, sums_block, grad, x, rows, n, sums);
 }
 
 // Of every column; empty where the statistics are not the batch's own.

@@ -9,7 +9,6 @@
 namespace advkernels {
 
 constexpr int64_t kRowTile = 2048;  // elements, or one row
-constexpr int64_t kRun = 32;        // rows that are summed in float32
 
 // Rows (R, C) of one dtype, and how they are shared out.
 struct Rows {

@@ -7,10 +7,11 @@
 namespace advkernels::cuda {
 namespace {
 
-constexpr int kNormBlocks = 4;  // a multiprocessor
+constexpr int kSummingBlocks = 2;  // a multiprocessor: at most 128 registers a thread
+static_assert(kThreads == kRowBlockThreads);
 
 template <Path path>
-__global__ void __launch_bounds__(kThreads, kNormBlocks)
+__global__ void __launch_bounds__(kThreads, kSummingBlocks)
     batch_moments_kernel(const __grid_constant__ BatchMoments arguments) {
     __shared__ double slots[kSlots];
     batch_moments_block<path>(arguments, slots, blockIdx.x, SyncedBlock{});
@@ -22,14 +23,14 @@ __global__ void __launch_bounds__(kThreads) merge_moments_kernel(const __grid_co
 }
 
 template <Path path>
-__global__ void __launch_bounds__(kThreads, kNormBlocks)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
     normalize_relu_kernel(const __grid_constant__ NormalizeRelu arguments) {
     __shared__ StagedColumns staged;
     normalize_relu_block<path>(arguments, staged, blockIdx.x, SyncedBlock{});
 }
 
 template <Path path>
-__global__ void __launch_bounds__(kThreads, kNormBlocks)
+__global__ void __launch_bounds__(kThreads, kSummingBlocks)
     normalize_relu_sums_kernel(const __grid_constant__ NormalizeReluSums arguments) {
     __shared__ StagedColumns staged;
     __shared__ double slots[kSlots];
@@ -42,7 +43,7 @@ __global__ void __launch_bounds__(kThreads) merge_sums_kernel(const __grid_const
 }
 
 template <Path path>
-__global__ void __launch_bounds__(kThreads, kNormBlocks)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
     normalize_relu_backward_kernel(const __grid_constant__ NormalizeReluBackward arguments) {
     __shared__ StagedColumns staged;
     normalize_relu_backward_block<path>(arguments, staged, blockIdx.x, SyncedBlock{});

@@ -5,7 +5,8 @@
 
 namespace advkernels::cuda {
 
-constexpr int64_t kSumBlocks = 512;   // four a multiprocessor of the largest GPUs; as many parts are merged
+constexpr int64_t kSumBlocks = 256;  // two a multiprocessor of the largest GPUs; as many parts are merged
+constexpr int kAhead = 2;
 constexpr int64_t kRowBlocks = 1024;  // where nothing is summed
 
 struct BatchMoments {
@@ -16,39 +17,32 @@ struct BatchMoments {
 
 // Sum and sum of squares of the columns of a share of rows.
 template <Path path>
-AK_FUNCTION void sum_moments(const BatchMoments& a, const Slots<path>& slots, int64_t block, int thread, int threads) {
+AK_FUNCTION void sum_moments(const BatchMoments& a, const Slots<path>& slots, int64_t block, int thread) {
     constexpr int width = kWidth<path>;
-    const int row_threads = threads / kColumnThreads;
-    Place place = place_of<path>(a.grid, block, thread, threads);
-    clear_slots(slots, thread);
-    for (const int64_t end = place.end; place.row < end; place.row += kRun * row_threads) {
-        Floats<width> shift{}, sum{}, square{};
-        int count = 0;
-        place.end = end < place.row + kRun * row_threads ? end : place.row + kRun * row_threads;
-        for_each_row(a.grid, place, threads, [&](int64_t first) {
-            const Floats<width> x = read_total<path>(a.grid, a.summands, first);
-            for (int j = 0; j < width; ++j) {
-                shift.values[j] = count == 0 ? x.values[j] : shift.values[j];
-                const float apart = x.values[j] - shift.values[j];
-                sum.values[j] += apart;
-                square.values[j] += apart * apart;
-            }
-            ++count;
-        });
+    Floats<width> shift{}, sum{}, sum_lost{}, square{}, square_lost{};
+    int count = 0;
+    for_each_row<kAhead>(a.grid, place_of<path>(a.grid, block, thread), [&](int64_t first) {
+        const Floats<width> x = read_total<path>(a.grid, a.summands, first);
         for (int j = 0; j < width; ++j) {
-            const Moments run = moments_of_run(shift.values[j], sum.values[j], square.values[j], count);
-            slots.at(0, j, thread) += run.sum;
-            slots.at(1, j, thread) += run.square;
+            shift.values[j] = count == 0 ? x.values[j] : shift.values[j];
+            const float apart = x.values[j] - shift.values[j];
+            add_compensated(sum.values[j], sum_lost.values[j], apart);
+            add_compensated(square.values[j], square_lost.values[j], apart * apart);
         }
+        ++count;
+    });
+    for (int j = 0; j < width; ++j) {
+        const Moments moments = shifted_moments(shift.values[j], compensated(sum.values[j], sum_lost.values[j]),
+                                                compensated(square.values[j], square_lost.values[j]), count);
+        slots.at(0, j, thread) = moments.sum;
+        slots.at(1, j, thread) = moments.square;
     }
 }
 
 template <Path path, typename Block>
 AK_FUNCTION void batch_moments_block(const BatchMoments& a, double* slots, int64_t index, const Block& block) {
-    block([&](int thread, int threads) { sum_moments<path>(a, {slots, threads}, index, thread, threads); });
-    block([&](int thread, int threads) {
-        write_partial<path>(a.grid, {slots, threads}, a.partial, index, thread, threads);
-    });
+    block([&](int thread, int) { sum_moments<path>(a, {slots}, index, thread); });
+    block([&](int thread, int threads) { write_partial<path>(a.grid, {slots}, a.partial, index, thread, threads); });
 }
 
 // Where the statistics go; running ones and the count of batches may be absent.
@@ -136,9 +130,9 @@ template <Path path, typename Block>
 AK_FUNCTION void normalize_relu_block(const NormalizeRelu& a, StagedColumns& staged, int64_t index,
                                       const Block& block) {
     block([&](int thread, int threads) { stage_columns<path>(a.grid, a.columns, staged, index, thread, threads); });
-    block([&](int thread, int threads) {
+    block([&](int thread, int) {
         const int k = staged_column<path>(thread);
-        for_each_row(a.grid, place_of<path>(a.grid, index, thread, threads), threads, [&](int64_t first) {
+        for_each_row<1>(a.grid, place_of<path>(a.grid, index, thread), [&](int64_t first) {
             Floats<kWidth<path>> x = read_total<path>(a.grid, a.summands, first);
             for (int j = 0; j < kWidth<path>; ++j) {
                 x.values[j] = relu(normalized(x.values[j], staged.column(k + j)));
@@ -158,27 +152,22 @@ struct NormalizeReluSums {
 // Sums of g and of g (x - mean) over the columns of a share of rows.
 template <Path path>
 AK_FUNCTION void sum_gradients(const NormalizeReluSums& a, const StagedColumns& staged, const Slots<path>& slots,
-                               int64_t block, int thread, int threads) {
+                               int64_t block, int thread) {
     constexpr int width = kWidth<path>;
-    const int k = staged_column<path>(thread), row_threads = threads / kColumnThreads;
-    Place place = place_of<path>(a.grid, block, thread, threads);
-    clear_slots(slots, thread);
-    for (const int64_t end = place.end; place.row < end; place.row += kRun * row_threads) {
-        Floats<width> sum{}, product{};
-        place.end = end < place.row + kRun * row_threads ? end : place.row + kRun * row_threads;
-        for_each_row(a.grid, place, threads, [&](int64_t first) {
-            const Floats<width> grad = read_row<path>(a.grid, a.grad, first), x = read_row<path>(a.grid, a.x, first);
-            for (int j = 0; j < width; ++j) {
-                const NormColumn c = staged.column(k + j);
-                const float g = through_relu(grad.values[j], x.values[j], c);
-                sum.values[j] += g;
-                product.values[j] += g * (x.values[j] - c.mean);
-            }
-        });
+    const int k = staged_column<path>(thread);
+    Floats<width> sum{}, sum_lost{}, product{}, product_lost{};
+    for_each_row<kAhead>(a.grid, place_of<path>(a.grid, block, thread), [&](int64_t first) {
+        const Floats<width> grad = read_row<path>(a.grid, a.grad, first), x = read_row<path>(a.grid, a.x, first);
         for (int j = 0; j < width; ++j) {
-            slots.at(0, j, thread) += sum.values[j];
-            slots.at(1, j, thread) += product.values[j];
+            const NormColumn c = staged.column(k + j);
+            const float g = through_relu(grad.values[j], x.values[j], c);
+            add_compensated(sum.values[j], sum_lost.values[j], g);
+            add_compensated(product.values[j], product_lost.values[j], g * (x.values[j] - c.mean));
         }
+    });
+    for (int j = 0; j < width; ++j) {
+        slots.at(0, j, thread) = compensated(sum.values[j], sum_lost.values[j]);
+        slots.at(1, j, thread) = compensated(product.values[j], product_lost.values[j]);
     }
 }
 
@@ -186,10 +175,8 @@ template <Path path, typename Block>
 AK_FUNCTION void normalize_relu_sums_block(const NormalizeReluSums& a, StagedColumns& staged, double* slots,
                                            int64_t index, const Block& block) {
     block([&](int thread, int threads) { stage_columns<path>(a.grid, a.columns, staged, index, thread, threads); });
-    block([&](int thread, int threads) { sum_gradients<path>(a, staged, {slots, threads}, index, thread, threads); });
-    block([&](int thread, int threads) {
-        write_partial<path>(a.grid, {slots, threads}, a.partial, index, thread, threads);
-    });
+    block([&](int thread, int) { sum_gradients<path>(a, staged, {slots}, index, thread); });
+    block([&](int thread, int threads) { write_partial<path>(a.grid, {slots}, a.partial, index, thread, threads); });
 }
 
 // sums (2, columns)
@@ -230,11 +217,11 @@ AK_FUNCTION void stage_shares(const NormalizeReluBackward& a, StagedColumns& sta
 }
 
 template <Path path>
-AK_FUNCTION void write_gradient(const NormalizeReluBackward& a, const StagedColumns& staged, int64_t block, int thread,
-                                int threads) {
+AK_FUNCTION void write_gradient(const NormalizeReluBackward& a, const StagedColumns& staged, int64_t block,
+                                int thread) {
     constexpr int width = kWidth<path>;
     const int k = staged_column<path>(thread);
-    for_each_row(a.grid, place_of<path>(a.grid, block, thread, threads), threads, [&](int64_t first) {
+    for_each_row<1>(a.grid, place_of<path>(a.grid, block, thread), [&](int64_t first) {
         const Floats<width> x = read_row<path>(a.grid, a.x, first);
         Floats<width> g = read_row<path>(a.grid, a.grad, first), added{};
         if (a.grad_total != nullptr) {
@@ -260,7 +247,7 @@ AK_FUNCTION void normalize_relu_backward_block(const NormalizeReluBackward& a, S
             stage_shares<path>(a, staged, index, thread, threads);
         }
     });
-    block([&](int thread, int threads) { write_gradient<path>(a, staged, index, thread, threads); });
+    block([&](int thread, int) { write_gradient<path>(a, staged, index, thread); });
 }
 
 }  // namespace advkernels::cuda

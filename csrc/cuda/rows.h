@@ -12,8 +12,8 @@
 namespace advkernels::cuda {
 
 constexpr int kColumnThreads = 8;  // 128 bytes of a row
-constexpr int kRowThreads = 32;    // of a block of 256
-constexpr int kRun = 32;           // rows that a thread sums in float32
+constexpr int kRowThreads = 32;
+constexpr int kRowBlockThreads = kColumnThreads * kRowThreads;
 
 template <Path path>
 constexpr int kBlockColumns = kColumnThreads * kWidth<path>;
@@ -34,18 +34,21 @@ struct Place {
 };
 
 template <Path path>
-AK_FUNCTION Place place_of(const RowGrid& g, int64_t block, int thread, int threads) {
+AK_FUNCTION Place place_of(const RowGrid& g, int64_t block, int thread) {
     const int64_t row_block = block / g.column_blocks, column_block = block - row_block * g.column_blocks;
-    const int64_t row_threads = threads / kColumnThreads, share = g.rows_a_thread * row_threads;
+    const int64_t share = g.rows_a_thread * kRowThreads;
     const int64_t column = column_block * kBlockColumns<path> + thread % kColumnThreads * kWidth<path>;
     const int64_t end = (row_block + 1) * share;
     return {column, row_block * share + thread / kColumnThreads, column >= g.columns ? 0 : end < g.rows ? end : g.rows};
 }
 
-// Calls visit(first element of a vector) for the rows of a thread.
-template <typename Visit>
-AK_FUNCTION void for_each_row(const RowGrid& g, const Place& place, int threads, const Visit& visit) {
-    for (int64_t row = place.row; row < place.end; row += threads / kColumnThreads) {
+// Calls visit(first element of a vector) for the rows of a thread, `ahead` of them in flight.
+template <int ahead, typename Visit>
+AK_FUNCTION void for_each_row(const RowGrid& g, const Place& place, const Visit& visit) {
+#if defined(__CUDACC__)
+#pragma unroll ahead
+#endif
+    for (int64_t row = place.row; row < place.end; row += kRowThreads) {
         visit(row * g.columns + place.column);
     }
 }
@@ -97,20 +100,12 @@ AK_FUNCTION Floats<kWidth<path>> read_total(const RowGrid& g, const Summands& s,
 template <Path path>
 struct Slots {
     double* data;
-    int threads;
 
     AK_FUNCTION double& at(int which, int j, int thread) const {
-        return data[(which * kWidth<path> + j) * (threads + kColumnThreads) + thread];
+        return data[(which * kWidth<path> + j) * (kRowBlockThreads + kColumnThreads) + thread];
     }
 };
-constexpr int kSlots = 2 * 8 * (kRowThreads + 1) * kColumnThreads;
-
-template <Path path>
-AK_FUNCTION void clear_slots(const Slots<path>& slots, int thread) {
-    for (int j = 0; j < kWidth<path>; ++j) {
-        slots.at(0, j, thread) = slots.at(1, j, thread) = 0.0;
-    }
-}
+constexpr int kSlots = 2 * kWidth<Path::Halves> * (kRowBlockThreads + kColumnThreads);
 
 // The sums of a block's share of rows, into partial (row blocks, 2, columns).
 template <Path path>
@@ -122,7 +117,7 @@ AK_FUNCTION void write_partial(const RowGrid& g, const Slots<path>& slots, doubl
         const int vector = value % kColumnThreads;
         const int64_t column = column_block * kBlockColumns<path> + vector * kWidth<path> + j;
         double sum = 0.0;
-        for (int other = vector; other < threads; other += kColumnThreads) {
+        for (int other = vector; other < kRowBlockThreads; other += kColumnThreads) {
             sum += slots.at(which, j, other);
         }
         if (column < g.columns) {

@@ -27,6 +27,8 @@ def arguments(name: str, device: str) -> tuple:
         images = torch.randint(0, 256, (7, *SHAPE[1:]), dtype=torch.uint8, device=device)
         index = torch.tensor([6, 0, 3], device=device)
         return out, images, index, ak.PhiloxState(0, device).tensor, [bound[overload](v) for v in (0.5, 0.2)], 4, True
+    if operator in ROW_OPERATORS:
+        return row_arguments(operator, device)
     params = [torch.randn(7, device=device, dtype=torch.bfloat16), torch.randn(3, 2, device=device)]
     return (
         params,
@@ -39,6 +41,22 @@ def arguments(name: str, device: str) -> tuple:
         torch.tensor(0.0, device=device),
         0.9, 0.0, 5e-4, True, False,
     )  # fmt: skip
+
+
+ROW_OPERATORS = ("batch_moments_", "normalize_relu_", "normalize_relu_sums_", "normalize_relu_backward_")
+
+
+def row_arguments(operator: str, device: str) -> tuple:
+    out, x, other = (torch.randn(7, 3, device=device) for _ in range(3))
+    mean, variance, weight, bias = columns = [torch.rand(3, device=device) for _ in range(4)]
+    match operator:
+        case "batch_moments_":
+            return mean, variance, out, weight, bias, torch.tensor(0, device=device), x, other, 0.1
+        case "normalize_relu_":
+            return out, torch.empty_like(x), x, other, *columns, 1e-5
+        case "normalize_relu_sums_":
+            return torch.empty(2, 3, device=device), other, x, *columns, 1e-5
+    return out, other, torch.randn_like(x), x, *columns, torch.randn(2, 3, device=device), 1e-5
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

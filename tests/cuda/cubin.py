@@ -70,7 +70,8 @@ def portable(file: Path) -> str:
 def readable(mangled: str) -> str:
     """sign_step_kernel<floats, alike> from the linker's name; strided kernels have no other reach than anywhere."""
     names = re.finditer(r"(?=(\d{1,2})([a-z][a-z0-9_]*?(?:kernel|packet)))", mangled)
-    name = next((match[2] for match in names if int(match[1]) == len(match[2])), mangled)
+    whole = [match[2] for match in names if int(match[1]) == len(match[2])]
+    name = min(whole, key=len, default=mangled)  # a longer one begins in the file's digits
     argument = re.search(r"PathE(\d)|ILi(\d+)E", mangled)
     if argument is None:
         return name

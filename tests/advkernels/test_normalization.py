@@ -1,0 +1,259 @@
+"""BatchNorm and ReLU on every backend: elements with the reference's bits, sums as float64's; beside PyTorch's own."""
+
+import copy
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from rows import DTYPES, EPS, SHAPES, check_moments, check_sums, gradient, images, moments, normalized, sums
+from torch import Tensor
+
+import advkernels as ak
+from advkernels.dispatch import pick
+
+REFERENCE = partial(pick, "reference")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_moments(shape: tuple[int, int], dtype: torch.dtype, device: str, backend: str) -> None:
+    given = images(shape, dtype, device)
+    for with_residual, running in ((False, True), (True, True), (True, False)):
+        found = moments(partial(pick, backend), given, with_residual, running)
+        check_moments(found, given, with_residual, running)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_elements_have_the_references_bits(
+    shape: tuple[int, int], dtype: torch.dtype, device: str, backend: str
+) -> None:
+    operators = partial(pick, backend)
+    for offset in (0, 1):
+        given = images(shape, dtype, device, offset)
+        given.x[0, 0] = given.grad[-1, -1] = float("nan")
+        given.x[-1, 0] = float("inf")
+        found = moments(REFERENCE, images(shape, dtype, device), False, False)
+        statistics = found["mean"], found["variance"]
+        for with_residual in (False, True):
+            expected = normalized(REFERENCE, given, *statistics, with_residual)
+            for one, other in zip(normalized(operators, given, *statistics, with_residual), expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+        for summed in (None, torch.randn(2, shape[1], device=device)):
+            for with_total in (False, True):
+                expected_gradient = gradient(REFERENCE, given, *statistics, summed, with_total)
+                found_gradient = gradient(operators, given, *statistics, summed, with_total)
+                torch.testing.assert_close(found_gradient, expected_gradient, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradient_sums(shape: tuple[int, int], dtype: torch.dtype, device: str, backend: str) -> None:
+    given = images(shape, dtype, device)
+    found = moments(REFERENCE, given, False, False)
+    statistics = found["mean"], found["variance"]
+    check_sums(sums(partial(pick, backend), given, *statistics), given, *statistics)
+
+
+@pytest.mark.parametrize("shift", [1000.0, -3e4])
+def test_a_large_mean_leaves_the_variance(shift: float, device: str, backend: str) -> None:
+    given = images((5000, 12), torch.float32, device)
+    given.x.add_(shift)
+    given.x[0] += 50.0  # an outlier, 50 deviations from the rows behind it: their squares, if taken from it, are large
+    check_moments(moments(partial(pick, backend), given, False, False), given, False, False, roundings=16)
+
+
+def test_constant_columns_have_no_variance(device: str, backend: str) -> None:
+    given = images((777, 5), torch.float32, device)
+    given.x.copy_(torch.tensor([0.0, 0.1, -3.7, 1e4, 1e-20], device=device).expand(777, 5))
+    found = moments(partial(pick, backend), given, False, False)
+    assert (found["variance"] >= 0).all()
+    assert (found["variance"] <= 1e-7 * given.x[0] ** 2).all()
+
+
+def test_the_same_sums_again(device: str, backend: str) -> None:
+    """No two threads race for a sum."""
+    given = images((5000, 40), torch.float16, device)
+    operators = partial(pick, backend)
+    once, twice = (moments(operators, given, True, True) for _ in range(2))
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+    statistics = once["mean"], once["variance"]
+    assert torch.equal(sums(operators, given, *statistics), sums(operators, given, *statistics))
+
+
+class Parameters:
+    """Of one BatchNorm, in a dtype."""
+
+    def __init__(self, channels: int, device: str, dtype: torch.dtype) -> None:
+        generator = torch.Generator().manual_seed(channels)
+
+        def column(low: float) -> Tensor:
+            return (torch.rand(channels, generator=generator) + low).to(device, dtype)
+
+        self.running = [column(-0.5), column(0.5)]
+        self.batches = torch.tensor(0, device=device)
+        self.weight, self.bias = column(0.5).requires_grad_(), column(-0.5).requires_grad_()
+
+
+def run(
+    x: Tensor, residual: Tensor | None, training: bool, dtype: torch.dtype, plain: bool = False
+) -> dict[str, Tensor]:
+    """Output, gradients and running statistics of a loss that sees output and sum."""
+    p = Parameters(x.shape[1], str(x.device), dtype)
+    x = x.detach().clone().requires_grad_()
+    residual = None if residual is None else residual.detach().clone().requires_grad_()
+    shared: tuple[Any, ...] = (*p.running, p.weight, p.bias, training, 0.1, EPS)
+    if plain:
+        total = x if residual is None else x + residual
+        out = F.relu(F.batch_norm(total, *shared))
+    elif residual is None:
+        total, out = x, ak.batch_norm_relu(x, *shared, batches=p.batches)
+    else:
+        out, total = ak.add_batch_norm_relu(x, residual, *shared, batches=p.batches)
+    weights = torch.linspace(-1, 1, out.numel(), device=x.device, dtype=torch.float64).view(out.shape)
+    ((out.double() + (0 if residual is None else total.double() / 2)) * weights).sum().backward()
+    found = {
+        "out": out,
+        "running_mean": p.running[0],
+        "running_var": p.running[1],
+        "x": x.grad,
+        "weight": p.weight.grad,
+    }
+    return found | {"bias": p.bias.grad} | ({} if residual is None else {"residual": residual.grad, "total": total})
+
+
+def distance(found: Tensor, exact: Tensor) -> float:
+    return float((found.detach().double() - exact.detach()).norm() / exact.detach().norm())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_further_from_float64_than_pytorch(
+    dtype: torch.dtype, with_residual: bool, training: bool, device: str, backend: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, residual = (torch.randn(6, 24, 9, 7, generator=generator).to(device, dtype) for _ in range(2))
+    added = residual if with_residual else None
+    exact = run(x.double(), None if added is None else added.double(), training, torch.float64, plain=True)
+    plain = run(x, added, training, torch.float32, plain=True)
+    found = run(x, added, training, torch.float32)
+    for name in exact:
+        assert found[name].dtype == plain[name].dtype
+        rounding = 8 * torch.finfo(found[name].dtype).eps
+        assert distance(found[name], exact[name]) <= 2 * distance(plain[name], exact[name]) + rounding, name
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 7), (2, 3, 5, 4), (2, 3, 2, 3, 4)])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "slice"])
+def test_shapes_and_layouts(shape: tuple[int, ...], layout: str, device: str, backend: str) -> None:
+    x = torch.randn(shape, device=device)
+    if layout == "channels_last":
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    elif layout == "slice":
+        x = torch.stack([x, x], 2)[:, :, 0]
+    found, exact = run(x, x + 1, True, torch.float32), run(x.double(), x.double() + 1, True, torch.float64, plain=True)
+    for name in exact:
+        torch.testing.assert_close(found[name].double(), exact[name], rtol=1e-4, atol=1e-5)
+        assert found[name].shape == exact[name].shape
+
+
+def test_batches_are_counted_in_training_only(device: str, backend: str) -> None:
+    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    for training, count in ((True, 1), (False, 1), (True, 2)):
+        ak.batch_norm_relu(x, *p.running, p.weight, p.bias, training, batches=p.batches)
+        assert p.batches == count
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+def test_second_derivative(training: bool, with_residual: bool, device: str, backend: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, residual = (torch.randn(3, 4, 5, 5, generator=generator).to(device).requires_grad_() for _ in range(2))
+    found = []
+    for plain in (False, True):
+        p = Parameters(4, device, torch.float32)
+        shared: tuple[Any, ...] = (*p.running, p.weight, p.bias, training)
+        total = x + residual if with_residual else x
+        if plain:
+            out = F.relu(F.batch_norm(total, *shared))
+        elif with_residual:
+            out, total = ak.add_batch_norm_relu(x, residual, *shared)
+        else:
+            out = ak.batch_norm_relu(x, *shared)
+        (first,) = torch.autograd.grad((out * total).sin().sum(), [x], create_graph=True)
+        found.append(torch.autograd.grad((first**2).sum(), [x, p.weight, p.bias]))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_are_made_where_they_are_wanted(device: str, backend: str) -> None:
+    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    p.weight.requires_grad_(False)
+    (grad,) = torch.autograd.grad(ak.batch_norm_relu(x, *p.running, p.weight, p.bias).sum(), [p.bias])
+    assert (grad > 0).all()
+    residual = torch.randn_like(x).requires_grad_()
+    out, total = ak.add_batch_norm_relu(x, residual, *p.running, p.weight, p.bias, True)
+    (grad,) = torch.autograd.grad(total.sum(), [residual], retain_graph=True)
+    assert torch.equal(grad, torch.ones_like(x))
+    assert out.requires_grad
+
+
+def test_compile_fullgraph_and_functional_transforms(device: str, backend: str) -> None:
+    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    torch.compiler.reset()
+
+    def norm(x: Tensor) -> Tensor:
+        return ak.batch_norm_relu(x, *p.running, p.weight, p.bias)
+
+    expected = norm(x)
+    torch.testing.assert_close(torch.compile(norm, fullgraph=True)(x), expected)
+    torch.testing.assert_close(torch.func.vmap(norm)(x.unsqueeze(0)).squeeze(0), expected)
+
+
+def test_other_dtypes_are_pytorchs(device: str, backend: str) -> None:
+    x = torch.randn(4, 3, 5, 5, device=device, dtype=torch.float64)
+    p = Parameters(3, device, torch.float64)
+    found = ak.batch_norm_relu(x, *p.running, p.weight, p.bias)
+    assert torch.equal(found, F.relu(F.batch_norm(x, *p.running, p.weight, p.bias)))
+
+
+def test_without_running_statistics_the_batch_normalises(device: str, backend: str) -> None:
+    x, p = torch.randn(4, 3, 5, 5, device=device), Parameters(3, device, torch.float32)
+    for training in (True, False):
+        found = ak.batch_norm_relu(x, None, None, p.weight, p.bias, training)
+        torch.testing.assert_close(found, F.relu(F.batch_norm(x, None, None, p.weight, p.bias, True)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.zeros(3)}, r"x: wanted shape \(N, C, ...\)"),
+        ({"x": torch.zeros(2, 3, dtype=torch.int64)}, "x: wanted a dense floating-point tensor"),
+        ({"weight": torch.ones(4)}, r"weight: wanted shape \(3,\), got \(4,\)"),
+        ({"bias": None}, "bias: wanted a dense floating-point tensor, got NoneType"),
+        ({"running_var": None}, "running_mean, running_var: wanted both or none"),
+        ({"batches": torch.zeros(1)}, "batches: wanted a dense torch.int64 tensor"),
+        ({"batches": torch.zeros(2, dtype=torch.int64)}, "batches: wanted one element"),
+        ({"x": torch.zeros(1, 3, 1, 1), "training": True}, "x: wanted more than one value a channel in training"),
+    ],
+)
+def test_wrong_arguments_are_refused(change: dict[str, Any], message: str, backend: str) -> None:
+    given = {"x": torch.zeros(2, 3, 4, 4), "running_mean": torch.zeros(3), "running_var": torch.ones(3)}
+    given |= {"weight": torch.ones(3), "bias": torch.zeros(3)}
+    untouched = copy.deepcopy(given)
+    with pytest.raises((TypeError, ValueError), match=message):
+        ak.batch_norm_relu(**{**given, **change})
+    assert all(torch.equal(given[name], untouched[name]) for name in given)
+
+
+def test_wrong_residuals_are_refused(backend: str) -> None:
+    p, x = Parameters(3, "cpu", torch.float32), torch.zeros(2, 3, 4, 4)
+    for residual, message in (
+        (torch.zeros(2, 3, 4, 5), r"residual: wanted shape \(2, 3, 4, 4\)"),
+        (x.half(), "residual: wanted torch.float32, got torch.float16"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            ak.add_batch_norm_relu(x, residual, *p.running, p.weight, p.bias)
