@@ -1,6 +1,7 @@
 """Mean and variance of columns, and the sums of gradients that BatchNorm followed by ReLU needs.
 
-`RUN` rows are summed in float32, all else in float64: by blocks of rows, which a second launch adds up.
+`RUN` rows are summed in float32, but for few rows, and all else in float64: by blocks of rows, which a second launch
+adds up.
 """
 
 import torch
@@ -36,14 +37,17 @@ def _moments_kernel(
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
     HEIGHT: tl.constexpr,
+    FLOAT64: tl.constexpr,
 ):
     """Sum and sum of squares of a block of rows."""
     block, column = program_columns(COLUMNS, WIDTH)
     start = block * steps * HEIGHT
-    offset, inside = tile(start, column, rows, COLUMNS, 1)
-    # Squares of what is left of the block's first row: a large mean would swallow the variance in float32.
-    shift = add(None, x, residual, offset, inside)
+    # Squares of what the block's first row leaves: a large mean would swallow the variance in float32.
+    first_row, there = tile(start, column, rows, COLUMNS, 1)
+    shift = add(None, x, residual, first_row, there)
     shift = tl.where(tl.abs(shift) < float("inf"), shift, 0.0)
+    if FLOAT64:
+        shift = shift.to(tl.float64)
     sums = tl.zeros((HEIGHT // RUN, WIDTH), tl.float64)
     squares = tl.zeros((HEIGHT // RUN, WIDTH), tl.float64)
     for step in tl.range(0, steps):
@@ -118,6 +122,7 @@ def _gradient_sums_kernel(
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
     HEIGHT: tl.constexpr,
+    FLOAT64: tl.constexpr,
 ):
     """Sum of the gradient behind the ReLU, and of its product with x - mean, of a block of rows."""
     block, column = program_columns(COLUMNS, WIDTH)
@@ -131,6 +136,9 @@ def _gradient_sums_kernel(
         offset, inside = tile((block * steps + step) * HEIGHT, column, rows, COLUMNS, HEIGHT)
         centred = load(x, offset, inside) - centre
         g = tl.where(inside, through_relu(load(grad, offset, inside), centred, scale, shift), 0.0)
+        if FLOAT64:
+            g = g.to(tl.float64)
+            centred = centred.to(tl.float64)
         sums += sum_runs(g)
         products += sum_runs(tl.where(inside, multiply(g, centred), 0.0))
     store_partial(partials, block, column, tl.sum(sums, 0), tl.sum(products, 0), COLUMNS)
@@ -170,7 +178,7 @@ def batch_moments_(
     tiles = summing_tiles(x)
     partials = _partials(tiles, x)
     launch_rows(
-        _moments_kernel, tiles.programs, x, [partials, total, x, residual, tiles.rows, tiles.steps], tiles.constants
+        _moments_kernel, tiles.programs, x, [partials, total, x, residual, tiles.rows, tiles.steps], tiles.summing
     )
     statistics = [mean, variance, running_mean, running_var, batches]
     numbers = [tiles.row_blocks, tiles.rows, float(1 - momentum), float(momentum)]
@@ -191,7 +199,7 @@ def normalize_relu_sums_(
     tiles = summing_tiles(x)
     partials = _partials(tiles, x)
     arguments = [partials, grad, x, mean, variance, weight, bias, tiles.rows, tiles.steps, float(eps)]
-    launch_rows(_gradient_sums_kernel, tiles.programs, x, arguments, tiles.constants)
+    launch_rows(_gradient_sums_kernel, tiles.programs, x, arguments, tiles.summing)
     _launch_merge(_merge_gradient_sums_kernel, tiles, x, [sums, partials, variance, tiles.row_blocks, float(eps)])
 
 

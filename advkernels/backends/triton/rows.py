@@ -8,14 +8,14 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import wrap_triton
 
-from advkernels.backends.triton.elements import narrow, store, widen
-from advkernels.backends.triton.elements import load as load_wide
+from advkernels.backends.triton.elements import load, narrow, store, widen
 from advkernels.backends.triton.launch import launch, traced
 
 WIDTH = 64  # columns of a program at most: 128 bytes of half precision
 TILE = 1024  # elements that a program sums side by side: 16 bytes of half precision a thread
-RUN = tl.constexpr(4)  # rows that are summed in float32
+RUN = tl.constexpr(4)  # rows that are summed before they are added to a float64 sum
 ELEMENTS = 4096  # of a program of an elementwise kernel at most
+FEW = 4096  # rows, of which float32's rounding errors would not average out
 PROGRAMS = 512  # about four for each multiprocessor of the largest GPUs
 MERGED = 4  # columns of a program that merges: 32 bytes of float64
 
@@ -48,6 +48,11 @@ class Tiles:
     @property
     def constants(self) -> dict[str, int]:
         return {"COLUMNS": self.columns, "WIDTH": self.width, "HEIGHT": self.height}
+
+    @property
+    def summing(self) -> dict[str, int]:
+        """The constants of a kernel that sums columns."""
+        return self.constants | {"FLOAT64": bool(self.rows < FEW)}
 
     @property
     def merging(self) -> dict[str, int]:
@@ -94,7 +99,7 @@ def launch_rows(kernel: Any, programs: int, x: Tensor, arguments: list[Any], con
 @triton.jit
 def program_columns(COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
     """The number of this program's block of rows, int64, and its columns (WIDTH,)."""
-    blocks: tl.constexpr = (COLUMNS + WIDTH - 1) // WIDTH
+    blocks = (COLUMNS + WIDTH - 1) // WIDTH
     return (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * WIDTH + tl.arange(0, WIDTH)
 
 
@@ -114,9 +119,9 @@ def load_column(pointer, column, COLUMNS: tl.constexpr):
 @triton.jit
 def add(total, x, residual, offset, inside):
     """float32 x + residual as it is stored in total, or x."""
-    value = load_wide(x, offset, inside)
+    value = load(x, offset, inside)
     if residual is not None:
-        value += load_wide(residual, offset, inside)
+        value += load(residual, offset, inside)
         if total is not None:
             value = store(total, offset, value, inside)
         else:
@@ -126,9 +131,8 @@ def add(total, x, residual, offset, inside):
 
 @triton.jit
 def sum_runs(values):
-    """float64 (HEIGHT / RUN, WIDTH): each the sum of `RUN` rows in float32."""
-    height: tl.constexpr = values.shape[0] // RUN
-    return tl.sum(tl.reshape(values, (RUN, height, values.shape[1])), 0).to(tl.float64)
+    """float64 (HEIGHT / RUN, WIDTH): each the sum of `RUN` rows in the values' type."""
+    return tl.sum(tl.reshape(values, (RUN, values.shape[0] // RUN, values.shape[1])), 0).to(tl.float64)
 
 
 @triton.jit
