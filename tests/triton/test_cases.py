@@ -397,17 +397,7 @@ def test_sgd_step(dtypes: tuple[Any, ...], settings: tuple[Any, ...], scaling: t
 
 
 # Rows and columns: programs of one column and of many, full ones and others.
-ROWS: list[tuple[int, int]] = [
-    (1, 1),
-    (4097, 1),
-    (2, 3),
-    (1001, 3),
-    (7, 16),
-    (1, 64),
-    (1030, 64),
-    (2, 100),
-    (1030, 100),
-]
+ROWS = [(1, 1), (4097, 1), (2, 3), (1001, 3), (7, 16), (1, 64), (70, 64), (2, 100), (130, 100)]
 ROW_CASES = [
     *[
         (shape, DTYPES[(number + turn) % 3], (number + turn) % 2 == 1)
@@ -540,8 +530,8 @@ def test_sums_in_several_steps(monkeypatch: pytest.MonkeyPatch, dtype: torch.dty
     from advkernels.backends.triton import rows
 
     monkeypatch.setattr(rows, "PROGRAMS", 16)
-    test_batch_moments((4100, 100), dtype, optional=True)
-    test_normalize_relu_sums((4100, 100), dtype, optional=False)
+    test_batch_moments((4100, 70), dtype, optional=True)
+    test_normalize_relu_sums((4100, 70), dtype, optional=False)
 
 
 def test_no_rows() -> None:
