@@ -12,23 +12,34 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from advkernels.backends.triton import bounds, geometry
+from advkernels.backends.triton import bounds, geometry, rows
 from advkernels.backends.triton.augment import _augment_kernel
+from advkernels.backends.triton.column_sums import (
+    _gradient_sums_kernel,
+    _merge_gradient_sums_kernel,
+    _merge_moments_kernel,
+    _moments_kernel,
+)
 from advkernels.backends.triton.l2_init import _l2_init_kernel
 from advkernels.backends.triton.l2_step import _l2_step_kernel
+from advkernels.backends.triton.normalization import _normalize_relu_backward_kernel, _normalize_relu_kernel
 from advkernels.backends.triton.sgd_step import _sgd_step_kernel
 from advkernels.backends.triton.sign_step import _sign_step_kernel
 from advkernels.backends.triton.uniform_init import _uniform_init_kernel
 
 IMAGES = ("delta", "grad", "x", "out")
 TYPES = {"mask": "*i1", "state": "*i64", "sample_index": "*i64", "step": "*i64", "images": "*u8", "index": "*i64"}
-SCALARS = {"momentum": "fp32", "undamped": "fp32", "weight_decay": "fp32"}
-ELSEWHERE = ("grouped channels bf16", "strided bf16", "grouped bf16 master", "channels_last bf16")
+COLUMNS = ("mean", "variance", "weight", "bias", "sums", "running_mean", "running_var")
+TYPES |= {**dict.fromkeys(COLUMNS, "*fp32"), "partials": "*fp64", "batches": "*i64"}
+ROWS_READ, ROWS_WRITTEN = ("x", "residual", "grad", "grad_total"), ("out", "total", "grad_x")
+SCALARS = {"momentum": "fp32", "undamped": "fp32", "weight_decay": "fp32", "eps": "fp32", "kept": "fp32"}
+ELSEWHERE = ("grouped channels bf16", "strided bf16", "grouped bf16 master", "channels_last bf16", "grouped rows bf16")
 POINTERS_OF_ONE = {"lr": "*fp32", "inv_scale": "*fp32", "found_inf": "*fp32"}
 ALIGNED = ("groups", "places", "height", "width")
 
@@ -129,6 +140,43 @@ def augment_variants() -> dict[str, tuple[dict, dict]]:
     return variants
 
 
+ROW_KERNELS = {
+    "batch_moments": (_moments_kernel, ("total", "residual")),
+    "batch_moments_merge": (_merge_moments_kernel, ("running_mean", "running_var", "batches")),
+    "normalize_relu": (_normalize_relu_kernel, ("total", "residual")),
+    "normalize_relu_sums": (_gradient_sums_kernel, ()),
+    "normalize_relu_sums_merge": (_merge_gradient_sums_kernel, ()),
+    "normalize_relu_backward": (_normalize_relu_backward_kernel, ("grad_total", "sums")),
+}
+
+
+def row_variants(kernel: Any, absent: tuple[str, ...]) -> dict[str, tuple[dict, dict]]:
+    """Element types and constants of the variants of a kernel of rows; absent: what it may be called without."""
+    variants = {}
+    traced = {name: "fp64" for name in ("eps", "kept", "momentum") if name in kernel.arg_names}
+    without = dict.fromkeys(absent)
+    for label, dtype, shape, types, constants in (
+        ("grouped rows", "bf16", (131072, 64), {}, {}),
+        ("grouped rows", "fp16", (2048, 512), {}, {}),
+        ("grouped rows", "fp32", (32768, 128), {}, {}),
+        ("grouped rows traced", "bf16", (131072, 64), traced, {}),
+        ("grouped rows alone", "bf16", (131072, 64), {}, without),
+        ("narrow rows", "fp16", (1001, 3), {}, {}),
+        ("uneven rows", "bf16", (1001, 100), {}, {}),
+        ("one column", "bf16", (70000, 1), {}, without),
+    ):
+        x = torch.empty(shape, device="meta")
+        summing = rows.summing_tiles(x)
+        sizes = rows.elementwise_tiles(x).constants
+        if "BLOCKS" in kernel.arg_names:
+            sizes = summing.merging
+        elif "FLOAT64" in kernel.arg_names:
+            sizes = summing.summing
+        images = dict.fromkeys(ROWS_READ + ROWS_WRITTEN, f"*{dtype}")
+        variants[f"{label} {dtype}"] = (images | types, sizes | constants)
+    return variants
+
+
 def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capability: int) -> dict[str, Any]:
     types, values, attributes = signature(kernel, element, constants)
     source = ASTSource(kernel, signature=types, constexprs=values, attrs=attributes)
@@ -159,6 +207,9 @@ def facts(kernel: Any, element: dict[str, str], constants: dict[str, Any], capab
 
 def traffic(kernel: Any, types: dict[str, str], constants: dict[str, Any]) -> tuple[int, int]:
     """How many tensors a kernel reads and writes."""
+    if "COLUMNS" in constants:
+        given = [name for name in types if types[name] != "constexpr"]
+        return len(set(given) & set(ROWS_READ)), len(set(given) & set(ROWS_WRITTEN))
     if "PARAM_TYPE" in constants:
         return 3, 2 + (constants["MASTER_TYPE"] is not None)
     if kernel is _l2_step_kernel:  # grad; grad and delta; grad, delta and x
@@ -198,6 +249,7 @@ def main() -> None:
         "l2_init": (_l2_init_kernel, sample_variants(_l2_init_kernel, {"sample_index": None, "out": None})),
         "augment": (_augment_kernel, augment_variants()),
         "sgd_step": (_sgd_step_kernel, sgd_variants()),
+        **{name: (kernel, row_variants(kernel, absent)) for name, (kernel, absent) in ROW_KERNELS.items()},
     }
     report = {
         "control": facts(_fused_kernel, {"x": "*fp32", "y": "*fp32"}, {}, 90),

@@ -396,6 +396,153 @@ def test_sgd_step(dtypes: tuple[Any, ...], settings: tuple[Any, ...], scaling: t
         assert_same(got, wanted)
 
 
+# Rows and columns: programs of one column and of many, full ones and others.
+ROWS = [(1, 1), (4097, 1), (2, 3), (1001, 3), (7, 16), (1, 64), (70, 64), (2, 100), (130, 100)]
+ROW_CASES = [
+    *[
+        (shape, DTYPES[(number + turn) % 3], (number + turn) % 2 == 1)
+        for (number, shape), turn in itertools.product(enumerate(ROWS), range(3))
+    ],
+    ((7, 2049), BF16, True),
+]
+SUMMED_CASES = [*ROW_CASES, ((4100, 64), F32, False), ((4100, 64), BF16, True)]
+SUMMED = pytest.mark.parametrize(("shape", "dtype", "optional"), SUMMED_CASES, ids=str)
+NORMALIZED = pytest.mark.parametrize(("shape", "dtype", "optional"), ROW_CASES, ids=str)
+MOMENTUM, EPS = 0.3, 1e-3
+
+
+def column(count: int, seed: int, lowest: float = -1.0) -> Tensor:
+    """(count,) in [lowest, lowest + 2)."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed)) * 2 + lowest
+
+
+def normal_columns(count: int) -> list[Tensor]:
+    """Mean, variance, weight, bias."""
+    return [column(count, 11), column(count, 12, 0.1), column(count, 13), column(count, 14)]
+
+
+def same_or_rounded(got: Tensor, exact: Tensor, units: int = 2) -> None:
+    """float32 within some units in the last place of float64."""
+    nearest = exact.float().abs()
+    unit = torch.nextafter(nearest, torch.tensor(float("inf"))).double() - nearest.double()
+    assert bool(((got.cpu().double() - exact).abs() <= units * unit).all()), (got, exact)
+
+
+def written(run: Callable[..., None], outputs: list[Tensor | None], inputs: list[Any], device: str) -> list[Tensor]:
+    """The buffers that an operation leaves behind, which has its outputs first."""
+    placed = [
+        (None, None) if output is None else place(output, "contiguous", output.dtype, device) for output in outputs
+    ]
+    run(*(view for _, view in placed), *(moved(argument, device) for argument in inputs))
+    return [buffer for buffer, _ in placed if buffer is not None]
+
+
+def check_rows(name: str, outputs: list[Tensor | None], inputs: list[Any]) -> None:
+    got = written(operator(name), outputs, inputs, DEVICE)
+    for one, other in zip(got, written(getattr(reference, name), outputs, inputs, "cpu"), strict=True):
+        assert_same(one, other)
+
+
+@NORMALIZED
+@pytest.mark.parametrize("special", [False, True], ids=["", "special"])
+def test_normalize_relu(shape: tuple[int, int], dtype: torch.dtype, optional: bool, special: bool) -> None:
+    x, residual = (values(shape, seed, 1.0, special).to(dtype) for seed in (1, 2))
+    total = torch.zeros_like(x) if optional else None
+    added = residual if optional or special else None
+    check_rows("normalize_relu_", [torch.zeros_like(x), total], [x, added, *normal_columns(shape[1]), EPS])
+
+
+@NORMALIZED
+@pytest.mark.parametrize("special", [False, True], ids=["", "special"])
+def test_normalize_relu_backward(shape: tuple[int, int], dtype: torch.dtype, optional: bool, special: bool) -> None:
+    x, grad, grad_total = (values(shape, seed, 1.0, special).to(dtype) for seed in (1, 2, 3))
+    sums = torch.stack([column(shape[1], 15), column(shape[1], 16)]) * shape[0] if optional or special else None
+    inputs = [grad, grad_total if optional else None, x, *normal_columns(shape[1]), sums, EPS]
+    check_rows("normalize_relu_backward_", [torch.zeros_like(x)], inputs)
+
+
+def moments(x: Tensor, residual: Tensor | None, total: Tensor | None, running: bool) -> list[Tensor]:
+    """Mean, variance, total where there is one, running statistics, count of batches; nothing written around them."""
+    count = x.shape[1]
+    columns = [torch.zeros(count), torch.zeros(count)]
+    statistics = [column(count, 17), column(count, 18), torch.tensor([4])] if running else [None] * 3
+    buffers = written(operator("batch_moments_"), [*columns, total, *statistics], [x, residual, MOMENTUM], DEVICE)
+    for buffer in buffers:
+        assert bool((torch.cat([buffer[:BAND], buffer[-BAND - 1 :]]) == 7).all())
+    return [buffer[BAND : -BAND - 1].cpu() for buffer in buffers]
+
+
+@SUMMED
+def test_batch_moments(shape: tuple[int, int], dtype: torch.dtype, optional: bool) -> None:
+    """Means around 2, deviations around 1."""
+    x = (values(shape, 1, 1.0) + 2).to(dtype)
+    residual = values(shape, 2, 0.3).to(dtype) if optional else None
+    total = torch.zeros_like(x) if optional else None
+    mean, variance, *rest = moments(x, residual, total, optional)
+    summed = x if residual is None else (x.float() + residual.float()).to(dtype)
+    same_or_rounded(mean, summed.double().mean(0))
+    same_or_rounded(variance, summed.double().var(0, correction=0))
+    if optional:
+        stored, running_mean, running_var, batches = rest
+        assert torch.equal(stored.view(shape), summed)
+        unbiased = (variance.double() * shape[0] / (shape[0] - 1 or float("nan"))).float()
+        old = [column(shape[1], 17), column(shape[1], 18)]
+        for got, before, value in zip((running_mean, running_var), old, (mean, unbiased), strict=True):
+            assert_same(got, before.mul(1 - MOMENTUM).add(value * MOMENTUM))
+        assert batches.item() == 5
+
+
+@pytest.mark.parametrize("special", [float("nan"), float("inf")])
+def test_batch_moments_of_hard_columns(special: float) -> None:
+    """A mean a thousand deviations large, something that is not finite in the first row or a later one, constants."""
+    x = values((1001, 6), 1, 1.0)
+    x[:, 0] += 1000.0
+    x[0, 1], x[777, 2], x[:, 4], x[:, 5] = special, special, 1e6, 0.1
+    mean, variance = moments(x, None, None, False)
+    exact = x.double()
+    assert_same(mean[1:3], exact.mean(0)[1:3].float())
+    assert bool(variance[1:3].isnan().all())
+    same_or_rounded(mean[[0, 4, 5]], exact.mean(0)[[0, 4, 5]])
+    same_or_rounded(variance[0], exact.var(0, correction=0)[0])
+    # What float64's rounding leaves of squares, and never less than nothing.
+    assert bool((variance[4:] >= 0).all() and (variance[4:] <= mean[4:] ** 2 * 2.0**-50).all())
+
+
+@SUMMED
+def test_normalize_relu_sums(shape: tuple[int, int], dtype: torch.dtype, optional: bool) -> None:
+    """Gradients around 2, and images above a mean that is given, so that no sum is small against its terms."""
+    x, grad = (values(shape, 1, 0.3) + 3).to(dtype), (values(shape, 2, 0.3) + 2).to(dtype)
+    mean, variance, weight, bias = normal_columns(shape[1])
+    if optional:
+        weight = -weight  # others are blocked
+    inputs = [grad, x, mean, variance, weight, bias, EPS]
+    (buffer,) = written(operator("normalize_relu_sums_"), [torch.zeros(2, shape[1])], inputs, DEVICE)
+    assert bool((torch.cat([buffer[:BAND], buffer[-BAND - 1 :]]) == 7).all())
+    centred = x.float() - mean
+    inverse = torch.ones_like(variance) / (variance + EPS).double().sqrt().float()
+    g = torch.where(centred * (inverse * weight) + bias <= 0, 0.0, grad.double())
+    exact = torch.stack([g.sum(0), (g * centred.double()).sum(0) * inverse.double()])
+    same_or_rounded(buffer[BAND : -BAND - 1].view(2, -1), exact)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_sums_in_several_steps(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    from advkernels.backends.triton import rows
+
+    monkeypatch.setattr(rows, "PROGRAMS", 16)
+    test_batch_moments((4100, 70), dtype, optional=True)
+    test_normalize_relu_sums((4100, 70), dtype, optional=False)
+
+
+def test_no_rows() -> None:
+    x, sums = torch.empty((0, 5), device=DEVICE), torch.full((2, 5), 7.0, device=DEVICE)
+    columns = [argument.to(DEVICE) for argument in normal_columns(5)]
+    operator("normalize_relu_")(x, None, x, None, *columns, EPS)
+    operator("normalize_relu_backward_")(x, x, None, x, *columns, sums, EPS)
+    operator("normalize_relu_sums_")(sums, x, x, *columns, EPS)
+    assert not sums.any()
+
+
 def calls() -> dict[str, list[Any]]:
     """Arguments of every operator."""
     delta, grad, x = (values(IMAGE, seed, 0.1).to(DEVICE) for seed in (1, 2, 3))
@@ -408,7 +555,14 @@ def calls() -> dict[str, list[Any]]:
     step_tensors = [delta, grad, x, [limits] * 4, None, None]
     init_tensors = [delta, x, state, [limits] * 3, None, None]
     images, index = torch.zeros((9, 3, 6, 4), dtype=torch.uint8, device=DEVICE), torch.tensor([8, 0], device=DEVICE)
+    a, b, c, d = (values((7, 3), seed, 1.0).to(DEVICE) for seed in (1, 2, 3, 4))
+    mean, variance, *_ = normal = [argument.to(DEVICE) for argument in normal_columns(3)]
+    running, sums = [column(3, 17).to(DEVICE), column(3, 18).to(DEVICE)], torch.zeros((2, 3), device=DEVICE)
     return {
+        "batch_moments_": [mean, variance, a, *running, torch.tensor(4, device=DEVICE), b, c, MOMENTUM],
+        "normalize_relu_": [a, None, b, c, *normal, EPS],
+        "normalize_relu_sums_": [sums, a, b, *normal, EPS],
+        "normalize_relu_backward_": [a, b, c, d, *normal, sums, EPS],
         "augment_.values": [out, images, index, state, [0.5, 0.2], 4, True],
         "augment_.tensors": [out, images, index, None, [limits, limits], 0, False],
         **{f"{name}.values": step_values for name in ("sign_step_", "l2_step_")},

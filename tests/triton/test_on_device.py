@@ -133,6 +133,61 @@ def test_augment_replays() -> None:
         assert_same(out, augmented(images, index, epoch, torch.float32))
 
 
+def row_arguments(dtype: torch.dtype, rows: int = 5000, count: int = 100) -> list[Tensor]:
+    """x, residual, grad, weight, bias, running mean and variance, count of batches."""
+    generator = torch.Generator().manual_seed(4)
+    images = [torch.randn((rows, count), generator=generator).to("cuda", dtype) for _ in range(3)]
+    columns = [torch.rand(count, generator=generator).cuda() + 0.5 for _ in range(4)]
+    return [*images, *columns, torch.tensor(0, device="cuda")]
+
+
+def normalized(
+    x: Tensor,
+    residual: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    batches: Tensor,
+) -> list[Tensor]:
+    """All that the operators of BatchNorm and ReLU write, forwards and backwards."""
+    mean, variance, total = torch.empty_like(weight), torch.empty_like(weight), torch.empty_like(x)
+    out, grad_x, sums = torch.empty_like(x), torch.empty_like(x), torch.empty_like(weight).repeat(2, 1)
+    statistics = (running_mean, running_var, batches)
+    operators().batch_moments_(mean, variance, total, *statistics, x, residual, 0.3)
+    operators().normalize_relu_(out, None, total, None, mean, variance, weight, bias, 1e-3)
+    operators().normalize_relu_sums_(sums, grad, total, mean, variance, weight, bias, 1e-3)
+    operators().normalize_relu_backward_(grad_x, grad, residual, total, mean, variance, weight, bias, sums, 1e-3)
+    return [mean, variance, total, out, sums, grad_x]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_batch_norm_relu_compiled_whole(dtype: torch.dtype, dynamic: bool) -> None:
+    """The bits of eager calls, which `test_cases.py` holds against the reference."""
+    torch.compiler.reset()
+    arguments, others = row_arguments(dtype), row_arguments(dtype)
+    got = torch.compile(normalized, fullgraph=True, dynamic=dynamic)(*arguments)
+    wanted = normalized(*others)
+    for one, other in zip([*got, *arguments], [*wanted, *others], strict=True):
+        assert_same(one, other)
+
+
+def test_batch_norm_relu_replays_to_the_same_bits() -> None:
+    arguments, others = row_arguments(torch.bfloat16), row_arguments(torch.bfloat16)
+    results: list[list[Tensor]] = []
+    graph = captured(lambda: results.append(normalized(*arguments)))
+    for argument, other in zip(arguments, others, strict=True):
+        argument.copy_(other)
+    for count in range(1, 4):
+        graph.replay()
+        wanted = normalized(*others)
+        for one, other in zip([*results[-1], *arguments], [*wanted, *others], strict=True):
+            assert_same(one, other)
+        assert others[-1].item() == count
+
+
 def sgd_arguments(found_inf: float = 0.0) -> list[Any]:
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(shape, generator=generator) for shape in ((8, 4, 3, 3), (33,), (16, 40))]
@@ -247,3 +302,25 @@ def test_l2_step_of_samples_around_two_to_the_31_elements() -> None:
     operators().l2_step_.values(delta, grad, x, [0.5, 9.0, -1.0, 1.0], None, None)
     assert_same(delta[:, 0, spots], torch.full((2, 4), 0.25, dtype=torch.bfloat16))
     assert delta.count_nonzero() == 8
+
+
+def test_batch_norm_relu_of_more_than_two_to_the_31_elements() -> None:
+    """Zeros, and ones in the last row."""
+    rows, count = 2**25 + 3, 64
+    if torch.cuda.mem_get_info()[0] < 2.5 * rows * count * 2:
+        pytest.skip("needs 11 GB of free device memory")
+    x, out = (torch.zeros((rows, count), dtype=torch.bfloat16, device="cuda") for _ in range(2))
+    x[-1] = 1
+    mean, variance, zeros, ones = (torch.full((count,), value, device="cuda") for value in (7.0, 7.0, 0.0, 1.0))
+    operators().batch_moments_(mean, variance, None, None, None, None, x, None, 0.1)
+    torch.testing.assert_close(mean.cpu(), torch.full((count,), 1 / rows), rtol=2.0**-22, atol=0)
+    torch.testing.assert_close(variance.cpu(), torch.full((count,), 1 / rows - 1 / rows**2), rtol=2.0**-22, atol=0)
+    columns, sums = (zeros, ones, ones, zeros), torch.zeros((2, count), device="cuda")
+    operators().normalize_relu_sums_(sums, x, x, *columns, 0.0)
+    assert_same(sums, torch.ones((2, count)))
+    operators().normalize_relu_(out, None, x, None, *columns, 0.0)
+    assert out.count_nonzero() == count
+    assert_same(out[-1], torch.ones(count, dtype=torch.bfloat16))
+    operators().normalize_relu_backward_(out.zero_(), x, None, x, *columns, None, 0.0)
+    assert out.count_nonzero() == count
+    assert_same(out[-1], torch.ones(count, dtype=torch.bfloat16))

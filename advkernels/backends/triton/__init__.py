@@ -1,6 +1,6 @@
 """Every operation as a Triton kernel behind an operator of the namespace `advkernels_triton`.
 
-Those of images are `triton_op`s: torch.compile traces through them to the kernels.
+All but the optimizer's step are `triton_op`s: torch.compile traces through them to the kernels.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from advkernels.backends.triton.augment import augment_
+from advkernels.backends.triton.column_sums import batch_moments_, normalize_relu_sums_
 from advkernels.backends.triton.l2_init import l2_init_
 from advkernels.backends.triton.l2_step import l2_step_
 from advkernels.backends.triton.launch import INTERPRETED
+from advkernels.backends.triton.normalization import normalize_relu_, normalize_relu_backward_
 from advkernels.backends.triton.sgd_step import sgd_step_
 from advkernels.backends.triton.sign_step import sign_step_
 from advkernels.backends.triton.uniform_init import uniform_init_
@@ -26,6 +28,10 @@ _LAUNCHERS: dict[str, Any] = {
     "uniform_init_": uniform_init_,
     "l2_init_": l2_init_,
     "augment_": augment_,
+    "batch_moments_": batch_moments_,
+    "normalize_relu_": normalize_relu_,
+    "normalize_relu_sums_": normalize_relu_sums_,
+    "normalize_relu_backward_": normalize_relu_backward_,
     "sgd_step_": sgd_step_,
 }
 
