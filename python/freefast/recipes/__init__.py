@@ -31,9 +31,10 @@ def read(recipe: str) -> dict[str, Any]:
 
     Raises: UserError naming file and field where there is none, or it is not a recipe.
     """
-    path = Path(recipe) if recipe.endswith(".toml") else _FOLDER / f"{recipe}.toml"
-    if path.parent == _FOLDER and recipe not in names():
+    is_file = recipe.endswith(".toml")
+    if not is_file and recipe not in names():
         raise UserError(f"recipe: wanted a file that ends in .toml, or one of {', '.join(names())}, got {recipe!r}")
+    path = Path(recipe) if is_file else _FOLDER / f"{recipe}.toml"
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -41,12 +42,16 @@ def read(recipe: str) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: not TOML: {error}") from error
     try:
-        return _checked(settings)
+        return checked(settings)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _checked(settings: dict[str, Any]) -> dict[str, Any]:
+def checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as TOML gives them, in TrainConfig's types.
+
+    Raises: UserError naming the field where one is unknown or wrong.
+    """
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     for name in settings:
         if name not in known:
