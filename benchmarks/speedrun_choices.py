@@ -4,10 +4,10 @@
         [--set "FIELD = VALUE" ...] [--work FOLDER]
 
 Every variant is a `freefast speedrun` over the seeds, timed as there. The result has seconds and accuracies of each
-seed, their means, spreads and differences to the base's means. --set gives settings to the base and so to all, in TOML, for
-smaller runs: --set "width = 8" "limit_train = 500" 'epsilon = "8/255"'. Runs are kept in FOLDER, and those that are
-finished are not repeated: a long comparison can be made in several calls, and the result file is written after every
-variant.
+seed, their means, spreads and differences to the base's means. --set gives settings to the base and so to all, in TOML,
+for smaller runs: --set "width = 8" "limit_train = 500" 'epsilon = "8/255"'. Runs are kept in FOLDER, and those that
+are finished are not repeated: a long comparison can be made in several calls, and the result file is written after
+every variant.
 """
 
 import argparse

@@ -104,6 +104,8 @@ def speedrun(
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds: wanted different ones, at least one, got {list(seeds)}")
+    if resume and overwrite:
+        raise UserError("--resume: keeps finished runs, cannot --overwrite them")
     runs = [dataclasses.replace(config, seed=seed, out=config.out / f"seed{seed}") for seed in seeds]
     states = [_state(run, resume, overwrite) for run in runs]
     if {"new", "begun"} & set(states):

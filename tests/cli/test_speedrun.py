@@ -135,6 +135,7 @@ def test_finished_runs_are_kept_or_replaced_as_asked(folder: Path, capsys: pytes
         (["--epochs", "0"], "epochs"),
         (["--recipe", "nowhere"], "recipe: wanted a file"),
         (["--seed", "1"], "--seed"),
+        (["--resume", "--overwrite"], "--resume: keeps finished runs, cannot --overwrite them"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture) -> None:

@@ -344,27 +344,40 @@ def test_cudnn_searches_in_training_alone(config: TrainConfig, search: bool, mon
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == before
 
 
-def test_the_compiled_model_is_trained_and_the_files_are_as_without(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled = []
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
+    """What torch.compile was asked for, by a compiler that changes nothing."""
+    graphs = []
     torch_compile = torch.compile
 
-    def recorded(model: torch.nn.Module, **options: object) -> torch.nn.Module:
-        def count(module: torch.fx.GraphModule, inputs: list) -> Callable:
-            compiled.append(module)
-            return module.forward
+    def keep(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
 
-        return torch_compile(model, backend=count, **options)
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", lambda model, **options: torch_compile(model, backend=keep, **options))
+    return graphs
 
+
+def test_the_compiled_model_is_trained_and_the_files_are_as_without(
+    config: TrainConfig, tmp_path: Path, compiled: list
+) -> None:
     config = dataclasses.replace(config, epochs=2)
     train(config)
-    monkeypatch.setattr(torch, "compile", recorded)
-    torch.compiler.reset()
+    assert not compiled
     train(dataclasses.replace(config, compile=True, out=tmp_path / "compiled"))
     assert compiled
     plain, other = (load_file(folder / "model.safetensors") for folder in (config.out, tmp_path / "compiled"))
-    assert same(plain, other)  # this compiler changes nothing
+    assert same(plain, other)
+
+
+def test_behind_a_rehearsal_nothing_is_compiled(config: TrainConfig, compiled: list) -> None:
+    """Two sizes of images, a smaller last batch, attack and update."""
+    config = dataclasses.replace(config, compile=True, resize_from=6, resize_epochs=2)
+    loop.rehearse(config, setup.make_data(config))
+    assert len(compiled) == 8
+    train(config)
+    assert len(compiled) == 8
 
 
 def test_the_time_to_set_up_is_in_the_first_epochs_metrics(config: TrainConfig) -> None:
