@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from freefast import attacks, data, models
+    from freefast import attacks, data, models, recipes
     from freefast.attacks.health import GradientWarning
     from freefast.config import TrainConfig
     from freefast.errors import UserError
@@ -26,7 +26,7 @@ _HOMES = {
     "evaluate": "freefast.evaluation",
     "train": "freefast.training.loop",
 }
-_MODULES = ("attacks", "data", "models")
+_MODULES = ("attacks", "data", "models", "recipes")
 
 __all__ = [
     "Evaluation",
@@ -42,6 +42,7 @@ __all__ = [
     "data",
     "evaluate",
     "models",
+    "recipes",
     "train",
 ]
 

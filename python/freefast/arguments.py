@@ -1,4 +1,4 @@
-"""The command line: `freefast train|evaluate|compare|report|info`.
+"""The command line: `freefast train|evaluate|compare|speedrun|report|info`.
 
 Exit codes: 0 done, 2 bad input (one line on standard error), 130 interrupted.
 """
@@ -14,13 +14,15 @@ from typing import Annotated
 import tyro
 
 from advkernels import BackendUnavailable
-from freefast.commands import Compare, Evaluate, Info, Report, Train
+from freefast.commands import Compare, Evaluate, Info, Report, Speedrun, Train
+from freefast.commands.recipe import recipe_settings
 from freefast.errors import UserError
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
+    | Annotated[Speedrun, tyro.conf.subcommand("speedrun", prefix_name=False)]
     | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
     | Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
 )
@@ -46,11 +48,13 @@ def _show_warning(message: Warning | str, *where: object, **rest: object) -> Non
     print(f"freefast: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Report | Info:
+def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Speedrun | Report | Info:
     said = io.StringIO()
+    words = sys.argv[1:] if argv is None else argv
+    natural = recipe_settings(words)
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(Command, prog="freefast", description=__doc__, args=argv)
+            return tyro.cli(Command, prog="freefast", description=__doc__, args=words, default=natural)
     except SystemExit as stop:
         if stop.code:
             raise UserError(_message(said.getvalue())) from None

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.progress import Progress
@@ -79,9 +79,9 @@ def compare(
     """
     for method in config.methods:
         run = config.train_config(method)
-        state = "new" if overwrite else _found(run)
+        state = "new" if overwrite else found(run)
         if state != "finished":
-            train(run, resume=state == "interrupted", overwrite=overwrite, progress=progress)
+            train(run, resume=state != "new", overwrite=overwrite, progress=progress)
     folders = [config.out / method for method in config.methods]
     examples = [_examples(RunFolder(folder), config.out) for folder in folders]
     return summarize(folders, config.out, examples)
@@ -111,14 +111,18 @@ def summarize(folders: Sequence[Path], out: Path, examples: Sequence[Path] = ())
     return rows
 
 
-def _found(config: TrainConfig) -> str:
-    """ "new", "interrupted" or "finished": what the run's folder holds of these settings."""
+def found(config: TrainConfig) -> Literal["new", "begun", "trained", "finished"]:
+    """What the run's folder holds of these settings; a finished run is trained and evaluated.
+
+    Raises: UserError where it holds a run of others.
+    """
     folder = RunFolder(config.out)
     if not (config.out / "config.json").exists():
         return "new"
     folder.require_settings(config)
-    done = folder.load_checkpoint(torch.device("cpu"))["epoch"] == config.epochs
-    return "finished" if done and (config.out / "results.json").exists() else "interrupted"
+    if folder.load_checkpoint(torch.device("cpu"))["epoch"] < config.epochs:
+        return "begun"
+    return "finished" if (config.out / "results.json").exists() else "trained"
 
 
 def _examples(folder: RunFolder, out: Path) -> Path:

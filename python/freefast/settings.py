@@ -11,7 +11,7 @@ from freefast import models
 from freefast.checks import apply_types
 from freefast.data import DATASETS, DatasetName
 from freefast.errors import UserError
-from freefast.options import AUTO, AutoBool, AutoInt, AutoPixels, AutoStr, Limit, OwnSize
+from freefast.options import AUTO, AutoBool, AutoFloat, AutoInt, AutoPixels, AutoStr, Limit, OwnSize
 from freefast.precision import PRECISIONS, Precision, PrecisionName
 from freefast.training.schedules import SCHEDULES
 
@@ -65,13 +65,29 @@ class Settings:
     """Samples a batch (auto: 64 for digits and fake, else 128)."""
 
     schedule: Literal["cyclic", "multistep"] = "cyclic"
-    """Learning rate by update: up from 0 until half of all and down to 0, or x0.1 at 1/2 and 3/4 of them."""
+    """Learning rate by update: up from 0 to its peak and down to 0, or x0.1 at 1/2 and 3/4 of all."""
+
+    peak: AutoFloat = AUTO
+    """Where cyclic's peak lies, a fraction of all updates; 0 only falls (auto: 0.5)."""
 
     momentum: float = 0.9
     """Momentum of SGD."""
 
     weight_decay: float = 5e-4
     """L2 penalty of SGD."""
+
+    label_smoothing: float = 0.0
+    """Share of the target that all classes have in equal parts; of the loss that trains, not of an attack's own."""
+
+    weight_average: float = 0.0
+    """Decay of an exponential moving average of the weights, one step an update, which is evaluated and saved; 0 keeps
+    none."""
+
+    resize_from: OwnSize = None
+    """Height that training images are shrunk to in the first epochs, pixels, their width in proportion."""
+
+    resize_epochs: int = 0
+    """Epochs on the shrunk images."""
 
     precision: Literal[PrecisionName, "report"] = "fp32"
     """fp32; amp-...: autocast around fp32 weights (O1); half-...: half-precision weights, BatchNorm in fp32 (O2);
@@ -101,6 +117,12 @@ class Settings:
 
     graph: GraphMode = "auto"
     """Whether a training step is one CUDA graph: on says so where it cannot be (auto: on for CUDA)."""
+
+    compile: bool = False
+    """Train with torch.compile's version of the model; other bits than without."""
+
+    cudnn_search: bool = False
+    """Let cuDNN try its algorithms and take the fastest in training: the same seed may give other bits."""
 
     backend: Backend = "auto"
     """Implementation of the fused operations; auto takes ADVKERNELS_BACKEND's, else the fastest for the device."""
@@ -140,9 +162,10 @@ class Settings:
         self._default("augment", not small)
         self._default("threads", 1 if small else None)
         self._check_precision()
+        self._check_schedule()
+        self._check_resizing()
         self._one_of("model", models.MODELS)
-        for name, known in (("dataset", DATASETS), ("schedule", SCHEDULES)):
-            self._one_of(name, known)
+        self._one_of("dataset", DATASETS)
         for name, form in (("backend", Backend), ("graph", GraphMode)):
             self._one_of(name, get_args(form))
         for name in ("limit_train", "limit_test", "image_size", "width", "depth", "widen_factor", "threads"):
@@ -151,6 +174,8 @@ class Settings:
             self._at_least(name, 1)
         for name in ("epsilon", "momentum", "weight_decay", "seed", "workers", "eval_every"):
             self._at_least(name, 0)
+        for name in ("label_smoothing", "weight_average"):
+            self._fraction(name)
         if self.epsilon > 1:
             raise UserError(
                 f"epsilon: wanted at most 1, in pixel units, got {self.epsilon:g}: is {self.epsilon:g}/255 meant?"
@@ -179,6 +204,22 @@ class Settings:
         self._default("loss_scale", "dynamic" if self.precision.endswith("fp16") and not as_reported else "none")
         object.__setattr__(self, "loss_scale", Precision(loss_scale=self.loss_scale).loss_scale)
 
+    def _check_schedule(self) -> None:
+        self._one_of("schedule", SCHEDULES)
+        if self.schedule == "cyclic":
+            self._default("peak", 0.5)
+            self._fraction("peak")
+        elif self.peak is not None:
+            raise UserError(f"peak: is of cyclic, got it for {self.schedule}")
+
+    def _check_resizing(self) -> None:
+        self._at_least("resize_from", 1)
+        self._at_least("resize_epochs", 0)
+        if (self.resize_from is None) != (self.resize_epochs == 0):
+            raise UserError("resize_from and resize_epochs: wanted both or none of them")
+        if self.resize_epochs > self.epochs:
+            raise UserError(f"resize_epochs: wanted at most {self.epochs}, the epochs, got {self.resize_epochs}")
+
     def _default(self, name: str, value: Any) -> None:
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
@@ -187,6 +228,10 @@ class Settings:
         value = getattr(self, name)
         if value is not None and not least <= value < math.inf:
             raise UserError(f"{name}: wanted a finite number of at least {least}, got {value}")
+
+    def _fraction(self, name: str) -> None:
+        if not 0 <= getattr(self, name) < 1:
+            raise UserError(f"{name}: wanted a number in [0, 1), got {getattr(self, name)}")
 
     def _one_of(self, name: str, known: Any) -> None:
         if getattr(self, name) not in known:

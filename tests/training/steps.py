@@ -45,7 +45,9 @@ def make_loader() -> Loader:
     return Loader(split, batch_size=BATCH, **settings)
 
 
-def make_state(device: str, precision: Precision = FP32, model: nn.Module | None = None) -> TrainState:
+def make_state(
+    device: str, precision: Precision = FP32, model: nn.Module | None = None, **options: float
+) -> TrainState:
     if model is None:
         with torch.random.fork_rng():
             torch.manual_seed(3)
@@ -62,6 +64,7 @@ def make_state(device: str, precision: Precision = FP32, model: nn.Module | None
         rng=ak.PhiloxState(2**33 + 5, device),
         delta=delta.contiguous(memory_format=torch.channels_last),
         precision=precision,
+        **options,
     )
 
 

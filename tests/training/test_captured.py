@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from steps import BATCH, METHODS, UPDATES, assert_same, epochs_of, make_loader, make_state, make_step, train_plainly
+import torch.nn.functional as F
+from steps import (
+    BATCH,
+    METHODS,
+    SIZE,
+    UPDATES,
+    assert_same,
+    epochs_of,
+    make_loader,
+    make_state,
+    make_step,
+    train_plainly,
+)
 
 from freefast import Precision
 from freefast.data.device import DeviceBatches
@@ -84,6 +96,49 @@ def test_same_bits_in_every_precision(method: str, precision: Precision, device:
     assert_same(state.tensors, plain.tensors)
 
 
+@pytest.mark.parametrize("precision", [Precision(), POLICIES[-3]], ids=str)
+@pytest.mark.parametrize("method", ["free", "fast random"])
+def test_same_bits_with_smoothed_labels_and_averaged_weights(method: str, precision: Precision, device: str) -> None:
+    options = {"label_smoothing": 0.1, "weight_average": 0.9}
+    state, plain = (make_state(device, precision, **options) for _ in range(2))
+    epochs = range(epochs_of(method))
+    sums = train(make_captured(state, method), epochs)
+    assert sums == train_plainly(plain, make_step(method), epochs)
+    assert_same(state.tensors, plain.tensors)
+    assert_same(state.final_model().state_dict().values(), plain.final_model().state_dict().values())
+
+
+@pytest.mark.parametrize("method", ["free", "fast random", "fast previous"])
+def test_same_bits_on_images_of_several_sizes(method: str, device: str) -> None:
+    """On CUDA a graph a size."""
+    state, plain = (make_state(device, weight_average=0.9) for _ in range(2))
+    captured, step = make_captured(state, method), make_step(method)
+
+    def shrunk(state: TrainState, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images = F.interpolate(images, size=(8, 8), mode="bilinear", antialias=True)
+        return step(state, images.contiguous(memory_format=torch.channels_last), labels)
+
+    for epoch, size in enumerate((8, SIZE)):
+        for one in (state, plain):
+            one.resize((size, size))
+            assert not one.delta.any()
+        sums = train(captured, [epoch])
+        assert sums == train_plainly(plain, shrunk if size < SIZE else step, [epoch])
+        assert state.delta.shape[2:] == (size, size)
+        assert_same(state.tensors, plain.tensors)
+
+
+def test_same_bits_compiled(device: str) -> None:
+    """Both sides by one compiler, which rounds otherwise than none."""
+    backend = "inductor" if device == "cuda" else "aot_eager"
+    state, plain = (make_state(device, weight_average=0.9) for _ in range(2))
+    for one in (state, plain):
+        one.compiled = torch.compile(one.model, dynamic=False, backend=backend)
+    sums = train(make_captured(state, "fast random"), range(2))
+    assert sums == train_plainly(plain, make_step("fast random"), range(2))
+    assert_same(state.tensors, plain.tensors)
+
+
 def test_off_means_op_by_op(device: str) -> None:
     state = make_state(device)
     batches = DeviceBatches(make_loader(), state.delta.device)
@@ -96,7 +151,7 @@ def test_off_means_op_by_op(device: str) -> None:
 def test_a_checkpoint_goes_on_to_the_same_bits(method: str, device: str) -> None:
     """In a fresh state, and in the state whose graph is there already."""
     precision = Precision(name="half-fp16", loss_scale="dynamic")
-    state, fresh = make_state(device, precision), make_state(device, precision)
+    state, fresh = (make_state(device, precision, weight_average=0.9) for _ in range(2))
     step = make_captured(state, method)
     train(step, [0])
     content = copy.deepcopy(checkpoint.capture(state, 1))

@@ -15,6 +15,8 @@ def test_cifar10_is_trained_as_in_the_report() -> None:
     assert (fast.model, fast.epochs, fast.batch_size, fast.augment) == ("preactresnet18", 45, 128, True)
     assert (fast.epsilon, fast.alpha, fast.lr_max) == (8 / 255, pytest.approx(10 / 255), 0.2)
     assert (fast.schedule, fast.momentum, fast.weight_decay) == ("cyclic", 0.9, 5e-4)
+    assert (fast.label_smoothing, fast.weight_average, fast.resize_epochs, fast.peak) == (0, 0, 0, 0.5)
+    assert (fast.compile, fast.cudnn_search) == (False, False)
     assert (fast.delta_init, fast.setting) == ("random", "alpha=10/255")
     free = TrainConfig(method="free", dataset="cifar10")
     assert (free.lr_max, free.replays, free.updates_per_batch, free.setting) == (0.04, 8, 8, "m=8")
@@ -84,6 +86,15 @@ def test_json_of_another_version_is_refused() -> None:
         ({"delta_init": "one"}, "delta_init: wanted one of zero, random, previous"),
         ({"replays": 4}, "replays: is of free, got it for fast"),
         ({"method": "free", "replays": 0}, "replays"),
+        ({"label_smoothing": 1}, r"label_smoothing: wanted a number in \[0, 1\), got 1"),
+        ({"weight_average": -0.1}, "weight_average"),
+        ({"weight_average": float("nan")}, "weight_average"),
+        ({"peak": 1.0}, "peak: wanted a number in"),
+        ({"peak": 0.5, "schedule": "multistep"}, "peak: is of cyclic, got it for multistep"),
+        ({"resize_from": 0, "resize_epochs": 1}, "resize_from"),
+        ({"resize_from": 6}, "resize_from and resize_epochs: wanted both or none"),
+        ({"resize_epochs": 6}, "resize_from and resize_epochs: wanted both or none"),
+        ({"resize_from": 6, "resize_epochs": 21}, "resize_epochs: wanted at most 20, the epochs, got 21"),
         ({"method": "free", "alpha": 0.1}, "alpha: is of fast and pgd, got it for free"),
         ({"method": "pgd", "pgd_steps": 0}, "pgd_steps"),
     ],

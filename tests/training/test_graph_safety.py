@@ -58,6 +58,25 @@ def test_steps_are_safe_in_every_precision(precision: Precision, device: str, on
     run_guarded(make_state(device, precision), make_step("fast random"))
 
 
+def make_state_with_options(device: str, precision: Precision) -> TrainState:
+    """Smoothed labels, averaged weights, images that are shrunk in the step."""
+    state = make_state(device, precision, label_smoothing=0.1, weight_average=0.9)
+    state.resize((8, 8))
+    return state
+
+
+@pytest.mark.parametrize("precision", [Precision(), Precision(name="half-fp16", loss_scale="dynamic")], ids=str)
+@pytest.mark.parametrize("method", ["free", "fast random"])
+def test_options_are_safe(method: str, precision: Precision, device: str, one_thread: None) -> None:
+    run_guarded(make_state_with_options(device, precision), make_step(method))
+
+
+@pytest.mark.parametrize("method", ["free", "fast random"])
+def test_options_are_safe_where_no_value_can_be_read(method: str) -> None:
+    with ak.backend("reference"):
+        run_guarded(make_state_with_options("meta", Precision(name="half-bf16")), make_step(method))
+
+
 @pytest.mark.parametrize(
     ("method", "source", "precision"),
     [

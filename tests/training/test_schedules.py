@@ -31,6 +31,12 @@ def test_cyclic_goes_up_to_half_and_down(updates: int) -> None:
     assert ours[-1] == 0
 
 
+@pytest.mark.parametrize("peak", [0.0, 0.2, 0.5, 0.9])
+def test_cyclics_peak_lies_where_it_is_asked_for(peak: float) -> None:
+    wanted = 0.2 * np.interp(np.arange(40), [0, peak * 40, 40], [0 if peak else 1, 1, 0])
+    np.testing.assert_allclose(schedules.build("cyclic", optimizer(), 40, peak=peak).rates[:-1], wanted, atol=1e-15)
+
+
 def test_cyclic_is_torchs() -> None:
     theirs = CyclicLR(optimizer(), 0.0, 0.2, step_size_up=20, step_size_down=20, cycle_momentum=False)
     ours = schedules.build("cyclic", optimizer(), 40)

@@ -46,7 +46,7 @@ def interrupt_at(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_time(path: Path) -> list[dict]:
     lines = (path / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+    return [{key: value for key, value in json.loads(line).items() if not key.endswith("seconds")} for line in lines]
 
 
 def same(one: object, other: object) -> bool:
@@ -138,6 +138,9 @@ def test_the_same_seed_gives_the_same_bits(config: TrainConfig, tmp_path: Path) 
         ("fast", {"delta_init": "random"}, 8),
         ("fast", {"delta_init": "random"}, 2),
         ("pgd", {"pgd_steps": 2}, 8),
+        ("fast", {"weight_average": 0.9, "resize_from": 6, "resize_epochs": 2}, 5),
+        ("free", {"weight_average": 0.9, "resize_from": 6, "resize_epochs": 2, "replays": 2}, 8),
+        ("fast", {"delta_init": "previous", "resize_from": 6, "resize_epochs": 3, "label_smoothing": 0.1}, 8),
     ],
 )
 def test_an_interrupted_run_goes_on_to_the_same_bits(
@@ -285,3 +288,110 @@ def test_an_epoch_reads_the_device_once(config: TrainConfig, monkeypatch: pytest
     monkeypatch.setattr(loop, "_epoch", recorded)
     train(dataclasses.replace(config, backend="reference", epochs=2, eval_every=0))
     assert epochs == [["tolist"], ["tolist"]]
+
+
+def test_averaged_weights_are_evaluated_and_saved(config: TrainConfig) -> None:
+    result = train(dataclasses.replace(config, weight_average=0.9))
+    checkpoint = torch.load(config.out / "checkpoint.pt", map_location="cpu", weights_only=True)
+    saved = load_file(config.out / "model.safetensors")
+    assert saved.keys() == checkpoint["model"].keys()
+    for name, average in checkpoint["average"].items():
+        assert torch.equal(saved[name], average)
+        assert torch.equal(result.model.state_dict()[name].cpu(), average)
+    assert not torch.equal(saved["linear.weight"], checkpoint["model"]["linear.weight"])
+
+
+def test_images_are_shrunk_in_the_first_epochs_and_never_in_an_evaluation(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, torch.Size]] = []
+    make_model = setup.make_model
+
+    def watched(*arguments: object) -> torch.nn.Module:
+        model = make_model(*arguments)
+        model.register_forward_pre_hook(lambda module, given: seen.append((module.training, given[0].shape[2:])))
+        return model
+
+    monkeypatch.setattr(setup, "make_model", watched)
+    train(dataclasses.replace(config, resize_from=6, resize_epochs=3, graph="off"))
+    training = [size for is_training, size in seen if is_training]
+    assert training == [(6, 6)] * 18 + [(8, 8)] * 6  # three batches an epoch, each seen by attack and update
+    assert {size for is_training, size in seen if not is_training} == {(8, 8)}
+
+
+def test_images_cannot_be_shrunk_to_more_than_they_are(config: TrainConfig) -> None:
+    with pytest.raises(UserError, match="resize_from: wanted less than the images' 8 pixels, got 8"):
+        train(dataclasses.replace(config, resize_from=8, resize_epochs=1))
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize("search", [False, True])
+def test_cudnn_searches_in_training_alone(config: TrainConfig, search: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {"training": set(), "evaluation": set()}
+
+    def watching(kind: str, function: Callable) -> Callable:
+        def watched(*arguments: object, **options: object) -> object:
+            seen[kind].add((torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
+            return function(*arguments, **options)
+
+        return watched
+
+    monkeypatch.setattr(setup, "fast_step", watching("training", setup.fast_step))
+    monkeypatch.setattr(loop, "evaluate", watching("evaluation", loop.evaluate))
+    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    train(dataclasses.replace(config, cudnn_search=search))
+    assert seen == {"training": {(not search, search)}, "evaluation": {(True, False)}}
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == before
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
+    """What torch.compile was asked for, by a compiler that changes nothing."""
+    graphs = []
+    torch_compile = torch.compile
+
+    def keep(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", lambda model, **options: torch_compile(model, backend=keep, **options))
+    return graphs
+
+
+def test_the_compiled_model_is_trained_and_the_files_are_as_without(
+    config: TrainConfig, tmp_path: Path, compiled: list
+) -> None:
+    config = dataclasses.replace(config, epochs=2)
+    train(config)
+    assert not compiled
+    train(dataclasses.replace(config, compile=True, out=tmp_path / "compiled"))
+    assert compiled
+    plain, other = (load_file(folder / "model.safetensors") for folder in (config.out, tmp_path / "compiled"))
+    assert same(plain, other)
+
+
+def test_behind_a_rehearsal_nothing_is_compiled(config: TrainConfig, compiled: list) -> None:
+    """Two sizes of images, a smaller last batch, attack and update."""
+    config = dataclasses.replace(config, compile=True, resize_from=6, resize_epochs=2)
+    loop.rehearse(config, setup.make_data(config))
+    assert len(compiled) == 8
+    train(config)
+    assert len(compiled) == 8
+
+
+def test_the_time_to_set_up_is_in_the_first_epochs_metrics(config: TrainConfig) -> None:
+    metrics = train(config).metrics
+    assert ["setup_seconds" in entry for entry in metrics] == [True, False, False, False]
+    assert metrics[0]["setup_seconds"] > 0
+
+
+def test_a_rehearsal_leaves_nothing_behind(config: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(config, resize_from=6, resize_epochs=2, weight_average=0.9)
+    train(config)
+    digits = setup.make_data(config)
+    state = torch.get_rng_state()
+    loop.rehearse(config, digits)
+    assert torch.equal(torch.get_rng_state(), state)
+    train(dataclasses.replace(config, out=tmp_path / "again"))
+    assert same(*(load_file(tmp_path / name / "model.safetensors") for name in ("run", "again")))

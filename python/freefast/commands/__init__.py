@@ -4,6 +4,7 @@ from freefast.commands.compare import Compare
 from freefast.commands.evaluate import Evaluate
 from freefast.commands.info import Info
 from freefast.commands.report import Report
+from freefast.commands.speedrun import Speedrun
 from freefast.commands.train import Train
 
-__all__ = ["Compare", "Evaluate", "Info", "Report", "Train"]
+__all__ = ["Compare", "Evaluate", "Info", "Report", "Speedrun", "Train"]

@@ -16,6 +16,10 @@ from freefast.training.run_folder import RunFolder
 class Train(TrainConfig):
     """Train one classifier, evaluate it and write its run folder."""
 
+    recipe: str | None = None
+    """Settings to begin with: the name of one of freefast's recipes, or a TOML file; options given beside it count
+    more."""
+
     resume: Path | None = None
     """Run folder to go on with, by its own settings; of the others only --device, --workers and --graph may be
     given."""

@@ -66,13 +66,19 @@ class Run:
         return cls(name=folder.resolve().name, method=method, metrics=metrics, row=rows[-1], config=config)
 
 
-def write(folder: Path | str, rows: Sequence[Row], environment: Mapping[str, Any]) -> Path:
+def write(
+    folder: Path | str, rows: Sequence[Row], environment: Mapping[str, Any], summary: Mapping[str, Any] | None = None
+) -> Path:
     """Write `results.json` in one step: a reader finds the old file or the new one, never half of one.
 
     NaN and infinity become null, which JSON has no other word for.
+
+    summary: what is to be said of all rows together, if anything
     """
     path = Path(folder) / "results.json"
-    content = {"rows": [_finite(row) for row in rows], "environment": dict(environment)}
+    content: dict[str, Any] = {"rows": [_finite(row) for row in rows], "environment": dict(environment)}
+    if summary is not None:
+        content["summary"] = dict(summary)
     unfinished = path.with_name(".results.json.part")
     unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(unfinished, path)

@@ -71,9 +71,9 @@ def pgd_steps(entries: Iterable[Row], always: Sequence[int] = ()) -> list[int]:
     return sorted(found.union(always))
 
 
-def render(rows: Sequence[Row]) -> Table:
-    """The table for `rich.console.Console.print`."""
-    shown = columns(rows)
+def render(rows: Sequence[Row], shown: Sequence[Column] | None = None) -> Table:
+    """The table for `rich.console.Console.print`; shown: other columns than `columns`."""
+    shown = columns(rows) if shown is None else shown
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in shown:
         title = column.title.replace(" ", "\n")
@@ -83,9 +83,9 @@ def render(rows: Sequence[Row]) -> Table:
     return table
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table in GitHub's Markdown, ending in a newline."""
-    shown = columns(rows)
+def markdown(rows: Sequence[Row], shown: Sequence[Column] | None = None) -> str:
+    """The table in GitHub's Markdown, ending in a newline; shown: other columns than `columns`."""
+    shown = columns(rows) if shown is None else shown
     lines = [
         [column.title for column in shown],
         ["---" if column.decimals is None else "---:" for column in shown],
@@ -102,15 +102,16 @@ def html(rows: Sequence[Row]) -> str:
     return f"<table>\n<thead>\n{head}</thead>\n<tbody>\n{body}</tbody>\n</table>"
 
 
-def write(rows: Sequence[Row], folder: Path | str) -> None:
-    """Write `table.md` and `table.csv`.
+def write(rows: Sequence[Row], folder: Path | str, shown: Sequence[Column] | None = None) -> None:
+    """Write `table.md` and `table.csv`; shown: other columns than `columns`.
 
     The CSV has the rows' own keys and unrounded values: the table's columns first, then every other key.
     """
     folder = Path(folder)
-    (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
-    shown = [column.key for column in columns(rows) if column.key != "ball"]  # of norm and epsilon
-    keys = dict.fromkeys(shown + [key for row in rows for key in row])
+    shown = columns(rows) if shown is None else shown
+    (folder / "table.md").write_text(markdown(rows, shown), encoding="utf-8")
+    first = [column.key for column in shown if column.key != "ball"]  # of norm and epsilon
+    keys = dict.fromkeys(first + [key for row in rows for key in row])
     with open(folder / "table.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(keys), restval="")
         writer.writeheader()

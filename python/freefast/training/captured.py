@@ -44,12 +44,13 @@ class GraphWarning(UserWarning):
 
 
 class CapturedStep:
-    """The whole of a step on the next batch: reading it, the method's updates, the sums of loss and hits.
+    """The whole of a step on the next batch: reading and resizing it, the method's updates, sums of loss and hits.
 
     With graphs the first full batches run op by op on a side stream, then the step is captured and every further full
     batch is one launch; a smaller batch runs op by op. All of them are updates of the run, and all are the same code.
     A graph reads and writes its tensors where they were when it was captured. Where one has moved since, by the
-    optimizer's `load_state_dict` for one, `begin_epoch` drops the graph and the next batches make another.
+    optimizer's `load_state_dict` for one, or images have another size, `begin_epoch` drops the graph and the next
+    batches make another.
 
     state: updated in place
     batch_size: of a full batch
@@ -69,6 +70,7 @@ class CapturedStep:
         if graph == "on" and self._stream is None:
             _warn(f"CUDA graphs are for CUDA devices, this run is on {device}")
         self._warm = 0
+        self._shape = state.delta.shape
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captured: list[tuple[Tensor, int]] = []
 
@@ -85,8 +87,9 @@ class CapturedStep:
     def begin_epoch(self) -> None:
         """Sum from 0, and see whether the graph still holds."""
         self.sums.zero_()
-        if self._graph is not None and not self._unmoved():
-            self._graph, self._warm = None, 0
+        shape = self._state.delta.shape
+        if shape != self._shape or (self._graph is not None and not self._unmoved()):
+            self._graph, self._warm, self._shape = None, 0, shape
             self._captured.clear()
 
     def __call__(self, count: int) -> None:
@@ -105,7 +108,7 @@ class CapturedStep:
 
     def _run(self, count: int) -> None:
         images, labels = self._batches.read(count)
-        loss, logits = self._step(self._state, images, labels)
+        loss, logits = self._step(self._state, self._state.fit(images), labels)
         self.sums += torch.stack([loss * count, (logits.argmax(1) == labels).sum()])
 
     def _capture(self, stream: torch.cuda.Stream) -> None:

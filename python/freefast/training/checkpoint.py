@@ -18,6 +18,7 @@ def capture(state: TrainState, epoch: int) -> dict[str, Any]:
         "scheduler": state.scheduler.state_dict(),
         "scaler": state.scaler.state_dict(),
         "delta": state.delta,
+        "average": None if state.average is None else state.average.state_dict(),
         "rng": state.rng.state_dict(),
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(state.delta.device) if state.delta.is_cuda else None,
@@ -49,6 +50,8 @@ def _restore(state: TrainState, content: dict[str, Any]) -> None:
         wanted, got = tuple(state.delta.shape), tuple(content["delta"].shape)
         raise ValueError(f"delta: wanted shape {wanted}, got {got}")
     state.delta.copy_(content["delta"])
+    if state.average is not None:
+        state.average.load_state_dict(content["average"])
     state.rng.load_state_dict(content["rng"])
     torch.set_rng_state(content["torch_rng"].cpu())
     if content["cuda_rng"] is not None and state.delta.is_cuda:

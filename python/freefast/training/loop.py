@@ -1,5 +1,6 @@
 """A whole training run: epochs, metrics, checkpoints, the evaluation at the end."""
 
+import dataclasses
 import math
 import time
 import warnings
@@ -14,7 +15,7 @@ from torch import nn
 from freefast import reporting
 from freefast.attacks.health import GradientWarning
 from freefast.config import TrainConfig
-from freefast.data import ImageData
+from freefast.data import ImageData, Split
 from freefast.errors import UserError
 from freefast.evaluation import evaluate
 from freefast.progress import Advance, track
@@ -22,6 +23,9 @@ from freefast.training import checkpoint, results, setup
 from freefast.training.captured import Batches, CapturedStep
 from freefast.training.run_folder import RunFolder
 from freefast.training.state import TrainState
+
+_REHEARSED = 6
+"""Full batches of a rehearsal: those that run op by op, the capture of the graph, and its replays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,52 +65,103 @@ def train(
     device = setup.pick_device(config.device)
     data = setup.make_data(config)
     with setup.runtime(config.backend, config.threads, config.seed, device):
-        batches = setup.make_batches(config, data, device)
-        updates = config.epochs * len(batches) * config.updates_per_batch
-        state = setup.make_state(config, data, updates, device)
-        if resume:
-            done = checkpoint.restore(state, folder.load_checkpoint(device), folder.path / "checkpoint.pt")
-            folder.drop_metrics_after(done)
-            if done < config.epochs:
+        content = folder.load_checkpoint(device) if resume else None
+        run = _prepare(config, data, device, content)
+        if content is not None:
+            folder.drop_metrics_after(run.done)
+            if run.done < config.epochs:
                 folder.drop_results()
         else:
-            done = 0
             folder.create(config, overwrite)
-            _save(folder, state, done)
-        _epochs(config, state, batches, data, folder, done, progress)
+            _save(folder, run.state, run.done)
+        _epochs(run, folder, progress)
+        model = run.state.final_model()
         scores = evaluate(
-            state.model, data, state.threat,
+            model, data, run.state.threat,
             steps=config.eval_steps, restarts=config.restarts, seed=config.seed,
-            precision=state.precision, partial=folder.path / ".evaluation", progress=progress,
+            precision=run.state.precision, partial=folder.path / ".evaluation", progress=progress,
         )  # fmt: skip
         environment = reporting.environment.describe(device)
-        row = results.finish(config, folder, scores, data.classes, environment, state.precision)
-    return TrainResult(folder=folder.path, model=state.model.eval(), row=row, metrics=folder.read_metrics())
+        row = results.finish(config, folder, scores, data.classes, environment, run.state.precision)
+    return TrainResult(folder=folder.path, model=model.eval(), row=row, metrics=folder.read_metrics())
 
 
-def _epochs(
-    config: TrainConfig,
-    state: TrainState,
-    batches: Batches,
-    data: ImageData,
-    folder: RunFolder,
-    done: int,
-    progress: Progress | None,
-) -> None:
-    step = CapturedStep(state, setup.make_step(config), batches, config.batch_size, config.graph)
-    samples = len(data.train)
+def rehearse(config: TrainConfig, data: ImageData) -> None:
+    """Train a few batches on made-up images of the shapes of `data` and forget them.
+
+    What a process does once, loading of libraries, plans and searches of cuDNN, torch.compile, is done then for
+    training by these settings, in each image size and for the smaller last batch too.
+    """
+    device = setup.pick_device(config.device)
+    samples = min(_REHEARSED * config.batch_size + len(data.train) % config.batch_size, len(data.train))
+    sizes = 2 if config.resize_epochs else 1
+    short = dataclasses.replace(config, epochs=sizes, resize_epochs=sizes - 1)
+    if config.compile:
+        torch.compiler.reset()  # the shapes of other runs count against the limit of compiled versions
+    with setup.runtime(config.backend, config.threads, config.seed, device), track(None, "", 0) as advance:
+        run = _prepare(short, dataclasses.replace(data, train=_made_up(data, samples)), device)
+        step = _make_step(run)
+        for epoch in range(1, sizes + 1):
+            _epoch(run, step, epoch, advance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What the epochs work with."""
+
+    config: TrainConfig
+    data: ImageData
+    batches: Batches
+    state: TrainState
+
+    done: int
+    """Epochs done."""
+
+    seconds: float
+    """Time that it took to prepare."""
+
+
+def _prepare(config: TrainConfig, data: ImageData, device: torch.device, content: dict[str, Any] | None = None) -> _Run:
+    """From images in the host's memory to the state before the next update.
+
+    content: of the checkpoint to go on from
+    """
+    start = time.perf_counter()
+    done = content["epoch"] if content else 0
+    size = setup.image_size(config, data, done)
+    batches = setup.make_batches(config, data, device)
+    state = setup.make_state(config, data, config.epochs * len(batches) * config.updates_per_batch, device)
+    state.resize(size)
+    if content is not None:
+        checkpoint.restore(state, content, config.out / "checkpoint.pt")
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - start
+    return _Run(config=config, data=data, batches=batches, state=state, done=done, seconds=seconds)
+
+
+def _make_step(run: _Run) -> CapturedStep:
+    config = run.config
+    return CapturedStep(run.state, setup.make_step(config), run.batches, config.batch_size, config.graph)
+
+
+def _epochs(run: _Run, folder: RunFolder, progress: Progress | None) -> None:
+    config, state, samples = run.config, run.state, len(run.data.train)
+    step = _make_step(run)
     title = f"{config.method} {config.setting}".strip()
-    with track(progress, title, config.epochs * samples, done=done * samples) as advance:
-        for epoch in range(done + 1, config.epochs + 1):
+    with track(progress, title, config.epochs * samples, done=run.done * samples) as advance:
+        for epoch in range(run.done + 1, config.epochs + 1):
             before = state.updates if state.scaler.is_enabled() else 0
-            entry = {"epoch": epoch, **_epoch(state, step, batches, epoch, samples, advance)}
+            entry = {"epoch": epoch, **_epoch(run, step, epoch, advance)}
+            if epoch == run.done + 1:
+                entry["setup_seconds"] = run.seconds
             if state.scaler.is_enabled():
-                entry |= _scaling(state, len(batches) * config.updates_per_batch, state.updates - before)
+                entry |= _scaling(state, len(run.batches) * config.updates_per_batch, state.updates - before)
             if config.method != "standard":
                 entry |= _gradients(state, f"{config.method}, epoch {epoch}")
             if config.eval_every and epoch % config.eval_every == 0 and epoch < config.epochs:
                 scores = evaluate(
-                    state.model, data, state.threat,
+                    state.final_model(), run.data, state.threat,
                     steps=config.curve_steps, restarts=config.restarts, seed=config.seed,
                     precision=state.precision, progress=progress,
                 )  # fmt: skip
@@ -115,20 +170,21 @@ def _epochs(
             _save(folder, state, epoch)
 
 
-def _epoch(
-    state: TrainState, step: CapturedStep, batches: Batches, epoch: int, samples: int, advance: Advance
-) -> dict[str, float]:
+def _epoch(run: _Run, step: CapturedStep, epoch: int, advance: Advance) -> dict[str, float]:
     """One pass over the data; sums stay on the device until its end."""
-    start = time.perf_counter()
-    step.begin_epoch()
-    for count in batches.epoch(epoch - 1):
-        try:
-            step(count)
-        except ValueError as error:
-            if count > 1:
-                raise
-            raise UserError(f"a batch of one sample: {error}: try another --batch-size or --limit-train") from error
-        advance(count)
+    start, state, samples = time.perf_counter(), run.state, len(run.data.train)
+    with setup.cudnn(search=run.config.cudnn_search):
+        state.resize(setup.image_size(run.config, run.data, epoch))
+        step.begin_epoch()
+        for count in run.batches.epoch(epoch - 1):
+            try:
+                step(count)
+            except ValueError as error:
+                if count > 1:
+                    raise
+                wanted = "try another --batch-size or --limit-train"
+                raise UserError(f"a batch of one sample: {error}: {wanted}") from error
+            advance(count)
     loss_sum, correct, update = torch.cat([step.sums, state.scheduler.update]).tolist()
     if not math.isfinite(loss_sum):
         raise UserError(f"the loss is not finite in epoch {epoch}: try a smaller --lr-max")
@@ -157,5 +213,13 @@ def _gradients(state: TrainState, attack: str) -> dict[str, float]:
 
 
 def _save(folder: RunFolder, state: TrainState, epoch: int) -> None:
-    folder.save_weights(state.model)
+    folder.save_weights(state.final_model())
     folder.save_checkpoint(checkpoint.capture(state, epoch))
+
+
+def _made_up(data: ImageData, samples: int) -> Split:
+    """Random pixels and labels in the shapes of a data set's."""
+    random = torch.Generator().manual_seed(0)
+    shape = (samples, *data.train.images.shape[1:])
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+    return Split(images=images, labels=torch.randint(0, len(data.classes), (samples,), generator=random))

@@ -37,8 +37,8 @@ class RunFolder:
 
         Raises: UserError where the folder holds a run and is not to be overwritten, or cannot be made.
         """
-        if not overwrite and any((self.path / name).exists() for name in FILES):
-            raise UserError(f"{self.path} holds results: give --resume, --overwrite or another --out")
+        if not overwrite:
+            self.require_empty()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for name in FILES:
@@ -48,6 +48,11 @@ class RunFolder:
         (self.path / "metrics.jsonl").touch()
         text = json.dumps(config.as_json(), indent=2) + "\n"
         self._replace("config.json", lambda file: file.write_text(text, encoding="utf-8"))
+
+    def require_empty(self) -> None:
+        """Raises: UserError where the folder holds files of a run."""
+        if any((self.path / name).exists() for name in FILES):
+            raise UserError(f"{self.path} holds results: give --resume, --overwrite or another --out")
 
     def read_config(self) -> TrainConfig:
         """The run's settings, `out` being this folder.

@@ -1,6 +1,6 @@
 """Learning rates, one an update."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,12 +8,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-def cyclic(update: int, updates: int) -> float:
-    """Factor that rises linearly from 0 to 1 at half of all updates and falls to 0 at their end.
+def cyclic(update: int, updates: int, peak: float = 0.5) -> float:
+    """Factor that rises linearly from 0 to 1 at the peak and falls to 0 at the end of all updates.
+
+    peak: fraction of all updates, in [0, 1); 0 begins with 1
 
     Source: Smith 2017, "Cyclical learning rates for training neural networks", section 3.1.
     """
-    return max(0.0, 1 - abs(2 * update / updates - 1))
+    done = update / updates
+    rise = done / peak if peak else 1.0
+    return max(0.0, min(rise, (1 - done) / (1 - peak)))
 
 
 def multistep(update: int, updates: int) -> float:
@@ -23,7 +27,7 @@ def multistep(update: int, updates: int) -> float:
     return 0.1 if 2 * update >= updates else 1.0
 
 
-SCHEDULES = {"cyclic": cyclic, "multistep": multistep}
+SCHEDULES: dict[str, Callable[..., float]] = {"cyclic": cyclic, "multistep": multistep}
 
 
 class Scheduler:
@@ -78,11 +82,12 @@ class Scheduler:
         self._optimizer.param_groups[0]["lr"] = self._rate[0]
 
 
-def build(name: str, optimizer: Optimizer, updates: int) -> Scheduler:
+def build(name: str, optimizer: Optimizer, updates: int, **options: float) -> Scheduler:
     """A scheduler to be stepped after every update.
 
     name: one of `SCHEDULES`; its factor is of the optimizer's learning rate
     updates: in the whole run
+    options: the schedule's own: `peak` (cyclic)
     """
     factor, largest = SCHEDULES[name], optimizer.param_groups[0]["lr"]
-    return Scheduler(optimizer, [largest * factor(update, updates) for update in range(updates + 1)])
+    return Scheduler(optimizer, [largest * factor(update, updates, **options) for update in range(updates + 1)])

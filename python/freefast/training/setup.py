@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import cast
 
 import torch
 from torch import nn
@@ -99,15 +100,34 @@ def make_state(config: TrainConfig, data: ImageData, updates: int, device: torch
         momentum=config.momentum, weight_decay=config.weight_decay, master_weights=precision.master_weights,
     )  # fmt: skip
     batch = torch.zeros(config.batch_size, data.channels, *data.image_size, device=device)
+    options = {} if config.peak is None else {"peak": config.peak}
     return TrainState(
         model=model,
         optimizer=optimizer,
-        scheduler=schedules.build(config.schedule, optimizer, updates),
+        scheduler=schedules.build(config.schedule, optimizer, updates, **options),
         threat=make_threat(config, data),
         precision=precision,
         rng=ak.PhiloxState(config.seed, device),
         delta=batch.contiguous(memory_format=torch.channels_last),
+        label_smoothing=config.label_smoothing,
+        weight_average=config.weight_average,
+        compiled=cast(nn.Module, torch.compile(model, dynamic=False)) if config.compile else None,
     )
+
+
+def image_size(config: TrainConfig, data: ImageData, epoch: int) -> tuple[int, int]:
+    """(H, W) of the images that an epoch, counted from 1, trains on; 0 is before the first.
+
+    Raises: UserError where images were to be shrunk to a size that is no smaller than their own.
+    """
+    height, width = data.image_size
+    if config.resize_from is None:
+        return height, width
+    if config.resize_from >= height:
+        raise UserError(f"resize_from: wanted less than the images' {height} pixels, got {config.resize_from}")
+    if epoch > config.resize_epochs:
+        return height, width
+    return config.resize_from, max(round(width * config.resize_from / height), 1)
 
 
 def pick_device(name: str) -> torch.device:
@@ -144,12 +164,22 @@ def runtime(backend: str, threads: int | None, seed: int, device: torch.device) 
 
 @contextmanager
 def _process_settings(threads: int | None) -> Iterator[None]:
-    cudnn = torch.backends.cudnn
-    before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
-    torch.set_num_threads(threads or before[0])
-    cudnn.deterministic, cudnn.benchmark = True, False
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with cudnn(search=False):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def cudnn(*, search: bool) -> Iterator[None]:
+    """cuDNN deterministic, or searching for the fastest algorithms, while inside."""
+    settings = torch.backends.cudnn
+    before = settings.deterministic, settings.benchmark
+    settings.deterministic, settings.benchmark = not search, search
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        cudnn.deterministic, cudnn.benchmark = before[1:]
+        settings.deterministic, settings.benchmark = before
