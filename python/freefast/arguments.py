@@ -1,4 +1,4 @@
-"""The command line: `freefast train|evaluate|compare|report|info`.
+"""The command line: `freefast train|evaluate|compare|report|bench|info`.
 
 Exit codes: 0 done, 2 bad input (one line on standard error), 130 interrupted.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from advkernels import BackendUnavailable
-from freefast.commands import Compare, Evaluate, Info, Report, Train
+from freefast.commands import Bench, Compare, Evaluate, Info, Report, Train
 from freefast.errors import UserError
 
 Command = (
@@ -22,6 +22,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
     | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
+    | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
     | Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
 )
 
@@ -46,7 +47,7 @@ def _show_warning(message: Warning | str, *where: object, **rest: object) -> Non
     print(f"freefast: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Report | Info:
+def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Report | Bench | Info:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -49,11 +49,14 @@ def hint(command: str, folder: Path, needs: str = "*") -> Iterator[None]:
 
 
 def show(
-    rows: Sequence[reporting.results.Row], folder: Path, written: str = "results.json, curves.png, report.html"
+    rows: Sequence[reporting.results.Row],
+    folder: Path,
+    written: str = "results.json, curves.png, report.html",
+    columns: Sequence[reporting.table.Column] | None = None,
 ) -> None:
-    """Print the table, and what is in the folder."""
+    """Print the table, and what is in the folder; columns: the table's, the report's where None."""
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH
-    console.print(reporting.table.render(rows))
+    console.print(reporting.table.render(rows, columns))
     console.print(f"in {folder}: {written}", highlight=False, soft_wrap=True)
