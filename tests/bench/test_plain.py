@@ -105,7 +105,7 @@ def test_images_are_crops_of_the_padded_image_flipped_or_not() -> None:
             found = [
                 (top, left, flip)
                 for top in range(9) for left in range(9) for flip in (False, True)
-                if np.allclose(np.flip(image.numpy(), -1) if flip else image, padded[:, top : top + 12, left : left + 12])
+                if np.allclose(image.flip(-1) if flip else image, padded[:, top : top + 12, left : left + 12])
             ]  # fmt: skip
             assert len(found) == 1
             seen.update(found)

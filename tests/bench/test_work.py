@@ -34,6 +34,9 @@ def batch(width: int) -> tuple[nn.Module, Tensor, Tensor]:
     return model, torch.rand(BATCH, 3, 32, 32), torch.randint(0, 10, (BATCH,))
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 def test_forward_of_the_reports_network_is_half_a_giga_multiply_add() -> None:
     model, x, _ = batch(64)
     flops = count(lambda: model(x)).flops

@@ -17,6 +17,7 @@ from freefast.bench.variants import Variant, chosen, variants
 from freefast.bench.work import Work, count_step
 from freefast.data import ImageData
 from freefast.errors import UserError
+from freefast.training import setup
 
 _SECONDS = {False: 6.0, True: 45.0}
 """What a variant may cost, without and with torch.compile."""
@@ -31,7 +32,8 @@ def bench(config: BenchConfig, show: Callable[[Row], object] = lambda row: None)
     show: called with each row when it is there
 
     Returns: rows, as `measure` and `_compared` make them; `error` says why one has no figures
-    Raises: UserError where no variant is chosen, or data or folder are not as the settings say.
+    Raises: UserError where no variant is chosen, or data or model are not as the settings say; OSError where the folder
+        cannot be written.
     """
     device = torch.device(config.device)
     found = chosen(variants(config.methods, config.precisions or (), device.type), config.only, config.skip)
@@ -41,6 +43,7 @@ def bench(config: BenchConfig, show: Callable[[Row], object] = lambda row: None)
     environment = reporting.environment.describe(device)
     reporting.results.write(config.out, [], environment)  # a folder that cannot be written is refused before the work
     data, epoch = images.load(config)
+    setup.make_model(config.train_config(found[0], epochs=1), data)  # refused before the work too
     session = _Session(config, data, epoch, device)
     rows: list[Row] = []
     for variant in found:
