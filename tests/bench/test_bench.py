@@ -74,6 +74,7 @@ def test_table_has_a_line_a_variant(folder: Path, content: dict, capsys: pytest.
         assert f"{row['step_ms']:.2f}" in out
         assert f"{row['variant']}: {row['step_ms']:.2f} ms a step" in err
     assert "Launches" not in out
+    assert "TFLOP/s, measured: torch.matmul of 1024 x 1024 float32 matrices" in out.splitlines()[-1]
     assert [column.title for column in table.columns([content["rows"][0] | {"launches": 3.0}])].count("Launches") == 1
 
 
@@ -144,6 +145,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
     assert err.count("\n") == 1
 
 
+def test_a_run_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert main([*SMALL, "--out", str(tmp_path)]) == 2
+    assert f"out: {tmp_path} holds a run, wanted another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_real_images_give_their_own_epoch(tmp_path: Path) -> None:
     config = BenchConfig(
         methods=("standard",), precisions=("fp32",), skip=("compile",), dataset="digits", samples=100, batch_size=16,
@@ -152,6 +160,21 @@ def test_real_images_give_their_own_epoch(tmp_path: Path) -> None:
     for row in bench(config):
         assert "error" not in row, row
         assert row["epoch_s"] == pytest.approx(row["step_ms"] / 1e3 * 1437 / 16)
+
+
+@pytest.mark.gpu
+def test_rows_of_a_gpu(tmp_path: Path) -> None:
+    """A graph is one launch, an operator at a time many; the host is done before the device."""
+    assert main([
+        "bench", "--device", "cuda", "--methods", "fast", "--precisions", "half-bf16", "--skip", "compile", "search",
+        "--width", "16", "--batch-size", "32", "--samples", "640", "--steps", "6", "--out", str(tmp_path),
+    ]) == 0  # fmt: skip
+    plain, graph, eager = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert plain["variant"] == "fast plain amp-fp16 eager"
+    assert graph["launches"] == 1 < eager["launches"] < plain["launches"]
+    assert 0 < graph["host_ms"] < eager["host_ms"]
+    assert graph["flops"] == eager["flops_computed"] < plain["flops_computed"]
+    assert all(row["memory_mib"] > 0 and row["finite"] and row["kernels"] for row in (plain, graph, eager))
 
 
 def test_variants_of_cuda_and_words_that_choose_them() -> None:

@@ -25,7 +25,7 @@ _LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 
 def needed(count: int, device: torch.device) -> int:
     """Steps that `measure` takes."""
-    return _WARM_UP[device.type] + count + (_ALONE + _PROFILED if device.type == "cuda" else 0)
+    return _WARM_UP[device.type] + count + 1 + (_ALONE + _PROFILED if device.type == "cuda" else 0)
 
 
 def measure(steps: Iterator[Tensor], count: int, device: torch.device) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from freefast.training import setup
 
 _SECONDS = {False: 6.0, True: 45.0}
 """What a variant may cost, without and with torch.compile."""
+_EPOCHS = 100
+"""So many at least that the learning rate, which rises over half of them, stays near 0 while steps are timed."""
 _LEFT_OUT = "left out: the budget of seconds would not last"
 
 Row = dict[str, Any]
@@ -32,13 +34,15 @@ def bench(config: BenchConfig, show: Callable[[Row], object] = lambda row: None)
     show: called with each row when it is there
 
     Returns: rows, as `measure` and `_compared` make them; `error` says why one has no figures
-    Raises: UserError where no variant is chosen, or data or model are not as the settings say; OSError where the folder
-        cannot be written.
+    Raises: UserError where no variant is chosen, or data, model or folder are not as the settings say; OSError where
+        the folder cannot be written.
     """
     device = torch.device(config.device)
     found = chosen(variants(config.methods, config.precisions or (), device.type), config.only, config.skip)
     if not found:
         raise UserError("only, skip: no variant is left")
+    if (config.out / "config.json").exists():
+        raise UserError(f"out: {config.out} holds a run, wanted another folder")
     config.out.mkdir(parents=True, exist_ok=True)
     environment = reporting.environment.describe(device)
     reporting.results.write(config.out, [], environment)  # a folder that cannot be written is refused before the work
@@ -86,15 +90,15 @@ class _Session:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         with training.runtime(variant, self.device):
-            steps = self._training(variant, needed(count, self.device) + 1).steps
+            steps = self._training(variant, self.data, needed(count, self.device)).steps
             row = measure(steps, count, self.device)
             steps.close()
         del steps
         return row | self._against_limits(variant, row["step_ms"] / 1e3)
 
-    def _training(self, variant: Variant, steps: int) -> training.Training:
-        epochs = -(-steps // (len(self.data.train) // self.config.batch_size))
-        return training.make(variant, self.config.train_config(variant, epochs), self.data)
+    def _training(self, variant: Variant, data: ImageData, steps: int) -> training.Training:
+        epochs = max(_EPOCHS, -(-steps // (len(data.train) // self.config.batch_size)))
+        return training.make(variant, self.config.train_config(variant, epochs), data)
 
     def _against_limits(self, variant: Variant, seconds: float) -> Row:
         """Work, rates and limits; flops are those that the method needs, whatever else the variant computes."""
@@ -115,8 +119,9 @@ class _Session:
         }
 
     def _count(self, variant: Variant) -> Work:
+        few = dataclasses.replace(self.data, train=self.data.train.take(self.config.batch_size, seed=0))
         with training.runtime(variant, self.device):
-            return count_step(self._training(variant, 2).steps)
+            return count_step(self._training(variant, few, 2).steps)
 
 
 def _compared(rows: list[Row]) -> list[Row]:

@@ -26,6 +26,15 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     return [Column("Variant", "variant", None), *figures, *notes]
 
 
+def limits(rows: Sequence[Row]) -> list[str]:
+    """What 100% is of, a line a precision, and where the figure comes from."""
+    found = {row["precision"]: row for row in rows if "share" in row}
+    return [
+        f"limit of {name}: {row['limit_flops_per_second'] / 1e12:.3g} TFLOP/s, {row['limit_source']}"
+        for name, row in found.items()
+    ]
+
+
 def readable(row: Row) -> dict[str, Any]:
     """A row as the table shows it: the share of the limit in percent, what went wrong as a note."""
     percent = 100 * row["share"] if "share" in row else None

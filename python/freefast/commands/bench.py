@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from freefast.bench import BenchConfig, bench
-from freefast.bench.table import columns, readable
+from freefast.bench.table import columns, limits, readable
 from freefast.commands.shared import show
 from freefast.errors import UserError
 
@@ -22,6 +22,8 @@ class Bench(BenchConfig):
         """Measure, print the table; a variant that failed is an error."""
         rows = bench(self, _announce)
         show([readable(row) for row in rows], self.out, "results.json, roofline.png, roofline.svg", columns(rows))
+        for line in limits(rows):
+            print(line)
         failed = [row for row in rows if "error" in row and "seconds" in row]
         if failed:
             raise UserError(f"{len(failed)} failed, first {failed[0]['variant']}: {failed[0]['error']}")
