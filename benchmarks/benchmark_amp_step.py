@@ -8,6 +8,7 @@ from comparison import Comparison
 
 import advkernels as ak
 from freefast import Precision, models
+from freefast.bench.config import multiplies_bfloat16
 from freefast.threat import ThreatModel
 from freefast.training.fast import fast_step
 from freefast.training.schedules import Scheduler
@@ -15,7 +16,7 @@ from freefast.training.state import TrainState
 
 
 def benchmark_amp_step(compare: Comparison) -> None:
-    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if not multiplies_bfloat16():
         pytest.skip("this CPU multiplies no bfloat16 numbers: oneDNN emulates them, many times slower than float32")
     model = models.build("preactresnet18", num_classes=10, channels=3).to(memory_format=torch.channels_last)
     x = torch.rand(32, 3, 32, 32).contiguous(memory_format=torch.channels_last)

@@ -22,8 +22,9 @@ REPORT = LOGS / "tests.xml"
 KERNELS = LOGS / "kernels.json"
 PRECISION = LOGS / "precision.json"
 EVALUATION = LOGS / "evaluation.json"
-TRAIN_STEP = LOGS / "train_step.json"
-TRAIN_STEP_OPTIONS = ["--budget", "80", "--skip", "compile", "search", "amp-bf16"]
+TRAIN_STEP = LOGS / "train_step" / "results.json"
+TRAIN_STEP_OPTIONS = ["--device", "cuda", "--methods", "fast", "free", "--precisions", "half-bf16", "half-fp16", "fp32"]
+TRAIN_STEP_OPTIONS += ["--skip", "compile", "search", "--budget", "100"]
 EVALUATED = ["--precisions", "fp32", "half-bf16", "half-fp16"]
 LOAD = "import sys, freefast; freefast.data.load('imagefolder', root=sys.argv[1])"
 """Decodes the images into their cache."""
@@ -81,8 +82,9 @@ def stages(images: Path | None) -> list[list[Step]]:
     train = [python, "-m", "freefast", "train", "fast", "--model", model, *dataset, "--device", "cuda"]
     train += ["--epochs", "15", "--precision", "half-fp16", "--eval-steps", "50", "--restarts", "10"]
     train += ["--out", str(LOGS / "fast"), "--overwrite"]
-    names = ("gpu_kernels.py", "gpu_precision.py", "gpu_evaluation.py", "train_step.py")
-    kernels, precision, evaluation, train_step = (ROOT / "benchmarks" / name for name in names)
+    names = ("gpu_kernels.py", "gpu_precision.py", "gpu_evaluation.py")
+    kernels, precision, evaluation = (ROOT / "benchmarks" / name for name in names)
+    train_step = [python, "-m", "freefast", "bench", *TRAIN_STEP_OPTIONS, "--out", str(TRAIN_STEP.parent)]
     on_images = ["--images", str(images)] if images else []
     return [
         [Step("device", ["nvidia-smi"])],
@@ -100,7 +102,7 @@ def stages(images: Path | None) -> list[list[Step]]:
         [Step("kernels", [python, str(kernels), str(KERNELS)], (kernels,))],
         [Step("precision", [python, str(precision), str(PRECISION), *on_images], (precision,))],
         [Step("evaluation", [python, str(evaluation), str(EVALUATION), *EVALUATED, *on_images], (evaluation,))],
-        [Step("train_step", [python, str(train_step), str(TRAIN_STEP), *TRAIN_STEP_OPTIONS], (train_step,))],
+        [Step("train_step", train_step)],
         [Step("train", train)],
     ]
 

@@ -1,4 +1,4 @@
-"""The command line: `freefast train|evaluate|compare|speedrun|report|info`.
+"""The command line: `freefast train|evaluate|compare|speedrun|report|bench|info`.
 
 Exit codes: 0 done, 2 bad input (one line on standard error), 130 interrupted.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from advkernels import BackendUnavailable
-from freefast.commands import Compare, Evaluate, Info, Report, Speedrun, Train
+from freefast.commands import Bench, Compare, Evaluate, Info, Report, Speedrun, Train
 from freefast.commands.recipe import recipe_settings
 from freefast.errors import UserError
 
@@ -24,6 +24,7 @@ Command = (
     | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
     | Annotated[Speedrun, tyro.conf.subcommand("speedrun", prefix_name=False)]
     | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
+    | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
     | Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
 )
 
@@ -48,7 +49,7 @@ def _show_warning(message: Warning | str, *where: object, **rest: object) -> Non
     print(f"freefast: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Speedrun | Report | Info:
+def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Speedrun | Report | Bench | Info:
     said = io.StringIO()
     words = sys.argv[1:] if argv is None else argv
     natural = recipe_settings(words)

@@ -225,7 +225,7 @@ def test_a_run_goes_on_with_its_own_settings_only(config: TrainConfig, changes: 
 
 def test_a_batch_that_batchnorm_cannot_take_is_refused(config: TrainConfig) -> None:
     """Three stages of stride 2 leave one value a channel of one 8x8 digit."""
-    with pytest.raises(UserError, match="a batch of one sample: .*more than one value a channel in training"):
+    with pytest.raises(UserError, match=r"a batch of one sample: .*more than one value a channel in training"):
         train(dataclasses.replace(config, model="preactresnet18", width=8, limit_train=1))
 
 

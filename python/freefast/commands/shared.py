@@ -52,11 +52,11 @@ def show(
     rows: Sequence[reporting.results.Row],
     folder: Path,
     written: str = "results.json, curves.png, report.html",
-    shown: Sequence[reporting.table.Column] | None = None,
+    columns: Sequence[reporting.table.Column] | None = None,
 ) -> None:
-    """Print the table, of its natural columns or others, and what is in the folder."""
+    """Print the table, and what is in the folder; columns: the table's, the report's where None."""
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH
-    console.print(reporting.table.render(rows, shown))
+    console.print(reporting.table.render(rows, columns))
     console.print(f"in {folder}: {written}", highlight=False, soft_wrap=True)

@@ -72,7 +72,7 @@ def pgd_steps(entries: Iterable[Row], always: Sequence[int] = ()) -> list[int]:
 
 
 def render(rows: Sequence[Row], shown: Sequence[Column] | None = None) -> Table:
-    """The table for `rich.console.Console.print`; shown: other columns than `columns`."""
+    """The table for `rich.console.Console.print`; shown: its columns, the report's where None."""
     shown = columns(rows) if shown is None else shown
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in shown:
