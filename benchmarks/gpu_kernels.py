@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from benchmark_augment import MEAN, PADDING, STD, eager
+from gpu_norms import SHAPES, norm_operations
 
 import advkernels as ak
 from advkernels import dispatch
@@ -241,6 +242,8 @@ def main(path: Path) -> None:
             rows += measure(operations(SMALL, dtype), graph_us, f"{name} {SMALL} in a graph")
             rows += measure(operations(LARGE, dtype), time_us, f"{name} {LARGE}")
             torch.cuda.empty_cache()
+        for shape in SHAPES:
+            rows += measure(norm_operations(shape, dtype, SETS), graph_us, f"{name} {shape} in a graph")
     rows += measure(sgd_operations(), graph_us, "bfloat16 PreActResNet18 in a graph")
     rows += measure(sgd_operations(), time_us, "bfloat16 PreActResNet18")
     path.write_text(json.dumps({"rows": rows, "environment": environment.describe("cuda")}, indent=2) + "\n")
