@@ -148,6 +148,7 @@ class _BatchNormReLU(torch.autograd.Function):
         if training:
             mean, variance = weight.new_empty((2, len(weight)))
             pick(backend, "batch_moments_")(mean, variance, total, *statistics, rows, added, momentum)
+            _mark_written(statistics)
             normalize = partial(pick(backend, "normalize_relu_"), out, None, rows if total is None else total, None)
         else:
             normalize = partial(pick(backend, "normalize_relu_"), out, total, rows, added)
@@ -168,6 +169,13 @@ class _BatchNormReLU(torch.autograd.Function):
             gradients = _gradients(ctx, grad, grad_total)
         grad_residual = gradients[0] if ctx.needs_input_grad[1] else None
         return gradients[0], grad_residual, None, *gradients[1:], *[None] * 4
+
+
+def _mark_written(statistics: Statistics) -> None:
+    """So that autograd notices saved statistics that were moved."""
+    for tensor in statistics:
+        if tensor is not None and not tensor.is_inference():
+            torch.autograd.graph.increment_version(tensor)
 
 
 def _gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:

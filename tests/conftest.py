@@ -1,5 +1,6 @@
 """Every test that names `device` or `backend` runs on each device of the machine, on each backend that runs there."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    # pytest-xdist's processes would take each other's cores.
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     wanted = session.config.getoption("--built-under")
     if wanted is None:
         return

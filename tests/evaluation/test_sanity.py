@@ -90,6 +90,7 @@ class Staircase(Linear):
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 def test_a_model_that_hides_something(model: nn.Module, message: str, split: Split) -> None:
+    torch.manual_seed(0)  # dropout might by chance say the same twice
     assert any(message in text for text in warned(model, split))
 
 

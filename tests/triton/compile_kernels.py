@@ -157,14 +157,13 @@ def row_variants(kernel: Any, absent: tuple[str, ...]) -> dict[str, tuple[dict, 
     without = dict.fromkeys(absent)
     for label, dtype, shape, types, constants in (
         ("grouped rows", "bf16", (131072, 64), {}, {}),
-        ("grouped rows", "fp16", (2048, 512), {}, {}),
-        ("grouped rows", "fp32", (32768, 128), {}, {}),
-        ("grouped rows traced", "bf16", (131072, 64), traced, {}),
-        ("grouped rows alone", "bf16", (131072, 64), {}, without),
-        ("narrow rows", "fp16", (1001, 3), {}, {}),
+        ("grouped rows traced", "fp32", (32768, 128), traced, {}),
+        ("grouped rows alone", "fp16", (2048, 512), {}, without),
         ("uneven rows", "bf16", (1001, 100), {}, {}),
-        ("one column", "bf16", (70000, 1), {}, without),
+        ("one column", "fp16", (70000, 1), {}, without),
     ):
+        if "merge" in kernel.__name__ and label not in ("grouped rows", "one column"):
+            continue  # it sees float64 columns, whatever the images are
         x = torch.empty(shape, device="meta")
         summing = rows.summing_tiles(x)
         sizes = rows.elementwise_tiles(x).constants

@@ -401,11 +401,11 @@ ROWS = [(1, 1), (4097, 1), (2, 3), (1001, 3), (7, 16), (1, 64), (70, 64), (2, 10
 ROW_CASES = [
     *[
         (shape, DTYPES[(number + turn) % 3], (number + turn) % 2 == 1)
-        for (number, shape), turn in itertools.product(enumerate(ROWS), range(3))
+        for (number, shape), turn in itertools.product(enumerate(ROWS), range(2))
     ],
     ((7, 2049), BF16, True),
 ]
-SUMMED_CASES = [*ROW_CASES, ((4100, 64), F32, False), ((4100, 64), BF16, True)]
+SUMMED_CASES = [*ROW_CASES[::2], ((4100, 64), F32, False), ((4100, 64), BF16, True)]
 SUMMED = pytest.mark.parametrize(("shape", "dtype", "optional"), SUMMED_CASES, ids=str)
 NORMALIZED = pytest.mark.parametrize(("shape", "dtype", "optional"), ROW_CASES, ids=str)
 MOMENTUM, EPS = 0.3, 1e-3
@@ -525,13 +525,12 @@ def test_normalize_relu_sums(shape: tuple[int, int], dtype: torch.dtype, optiona
     same_or_rounded(buffer[BAND : -BAND - 1].view(2, -1), exact)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_sums_in_several_steps(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+def test_sums_in_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     from advkernels.backends.triton import rows
 
     monkeypatch.setattr(rows, "PROGRAMS", 16)
-    test_batch_moments((4100, 70), dtype, optional=True)
-    test_normalize_relu_sums((4100, 70), dtype, optional=False)
+    test_batch_moments((4100, 70), F16, optional=True)
+    test_normalize_relu_sums((4100, 70), F32, optional=False)
 
 
 def test_no_rows() -> None:
