@@ -122,12 +122,19 @@ def normalization(
     weight: Tensor,
     bias: Tensor,
     training: bool,
+    momentum: float,
+    eps: float,
 ) -> None:
-    """Images (N, C, ...), columns of float32 (C,) and a count of batches; in training more than one row."""
+    """Images (N, C, ...), columns (C,) and a count of batches, all apart; in training more than one row."""
     floating(operation, "x", x)
     if x.dim() < 2:
         raise ValueError(wrong(operation, "x", "shape (N, C, ...)", tuple(x.shape)))
     channels = x.shape[1]
+    if channels == 0:
+        raise ValueError(wrong(operation, "x", "a channel or more", tuple(x.shape)))
+    for argument, number in (("momentum", momentum), ("eps", eps)):
+        if not isinstance(number, (int, float)):
+            raise TypeError(wrong(operation, argument, "a number", number))
     running_mean, running_var, batches = statistics
     columns = {"weight": weight, "bias": bias}
     if running_mean is not None:
@@ -136,11 +143,15 @@ def normalization(
         columns["running_var"] = running_var
     for argument, column in columns.items():
         floating(operation, argument, column)
+        if column.dtype != weight.dtype:
+            raise TypeError(wrong(operation, argument, f"{weight.dtype}, as weight", column.dtype))
         if column.shape != (channels,):
             raise ValueError(wrong(operation, argument, f"shape ({channels},)", tuple(column.shape)))
         on_device(operation, argument, column, x)
     if (running_mean is None) != (running_var is None):
         raise ValueError(wrong(operation, "running_mean, running_var", "both or none", "one"))
+    if running_mean is not None and running_mean is running_var:
+        raise ValueError(wrong(operation, "running_var", "memory of its own", "running_mean"))
     if batches is not None:
         of_dtype(operation, "batches", batches, torch.int64)
         on_device(operation, "batches", batches, x)

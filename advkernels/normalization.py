@@ -27,8 +27,8 @@ def batch_norm_relu(
 
     The arithmetic is float32, rounded once into x's dtype; mean and variance are as float64's to a few roundings of
     float32. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable
-    twice. PyTorch's own batch_norm and relu run with the reference backend, with other dtypes, where torch.compile or
-    torch.func look into it, and without running statistics in evaluation.
+    twice. PyTorch's own batch_norm and relu run with the reference backend, with other dtypes or strided columns, where
+    torch.compile, torch.jit, torch.func or forward mode look into it, and without running statistics in evaluation.
 
     x: (N, C, ...) float32, bfloat16 or float16, best channels_last: any other is copied so
     running_mean, running_var: (C,) float32, moved in training, used in evaluation; None for the batch's own
@@ -38,7 +38,7 @@ def batch_norm_relu(
     eps: added to the variance
     batches: int64 of one element, a count of batches that is advanced in training
 
-    Returns: like x, channels_last
+    Returns: like x; channels_last but where PyTorch's own functions run
     Raises: TypeError or ValueError where an argument's type, shape or device is wrong; `BackendUnavailable` where the
         backend asked for by name cannot run.
     Source: Ioffe and Szegedy 2015, "Batch normalization", algorithms 1 and 2.
@@ -92,17 +92,27 @@ def _batch_norm_relu(
     momentum: float,
     eps: float,
 ) -> tuple[Tensor, Tensor | None]:
-    checks.normalization(operation, x, statistics, weight, bias, training)
-    backend = "reference" if _is_for_pytorch(x, weight, bias) else choose(x.device)
+    checks.normalization(operation, x, statistics, weight, bias, training, momentum, eps)
+    backend = choose(x.device)
+    if _is_for_pytorch(x, [weight, bias, *(tensor for tensor in statistics[:2] if tensor is not None)]):
+        backend = "reference"
     if backend == "reference" or (statistics[0] is None and not training):
         return _plain(x, residual, statistics, weight, bias, training, momentum, eps)
     return _BatchNormReLU.apply(x, residual, statistics, weight, bias, training, momentum, eps, backend)
 
 
-def _is_for_pytorch(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+def _is_for_pytorch(x: Tensor, columns: list[Tensor]) -> bool:
     """Whether other numbers are computed with, or PyTorch looks into the operation."""
-    others = x.dtype not in checks.DTYPES or (weight.dtype, bias.dtype) != (torch.float32, torch.float32)
-    return others or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    others = x.dtype not in checks.DTYPES or any(
+        column.dtype != torch.float32 or not column.is_contiguous() for column in columns
+    )
+    return (
+        others
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 def _plain(
@@ -187,11 +197,14 @@ def _gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tenso
     if ctx.training or ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
         sums = torch.empty((2, len(weight)), dtype=weight.dtype, device=weight.device)
         pick(ctx.backend, "normalize_relu_sums_")(sums, grads, *normal, ctx.eps)
+    weight_and_bias = (None, None) if sums is None else (sums[1], sums[0])
+    if not any(ctx.needs_input_grad[:2]):
+        return None, *weight_and_bias
     grad_x = torch.empty_like(rows)
     added = None if grad_total is None else _rows(grad_total)
     subtracted = sums if ctx.training else None
     pick(ctx.backend, "normalize_relu_backward_")(grad_x, grads, added, *normal, subtracted, ctx.eps)
-    return _images(grad_x, total), *((None, None) if sums is None else (sums[1], sums[0]))
+    return _images(grad_x, total), *weight_and_bias
 
 
 def _differentiable_gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -200,8 +213,10 @@ def _differentiable_gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None)
     if ctx.training:
         mean = variance = None
     with torch.enable_grad():
+        # Others than the tensors themselves, one of which may depend on another.
         inputs = [
-            tensor if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in (total, weight, bias)
+            tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+            for tensor in (total, weight, bias)
         ]
         normal = F.batch_norm(inputs[0], mean, variance, inputs[1], inputs[2], ctx.training, 0.0, ctx.eps)
         out = F.relu(normal)

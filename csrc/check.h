@@ -164,7 +164,8 @@ inline std::array<BoundTable, 2> scale_tables(const char* operation, const std::
 inline void check_one(const char* operation, const char* argument, const Tensor& tensor, ScalarType type,
                       const Tensor& like) {
     AK_REQUIRE(tensor.numel() == 1 && tensor.scalar_type() == type && tensor.device() == like.device(), operation, ": ",
-               argument, ": wanted one ", type == ScalarType::Long ? "int64" : "float32", " on the device of params");
+               argument, ": wanted one ", type == ScalarType::Long ? "int64" : "float32",
+               " on the device of the others");
 }
 
 // Parameter i of a step: a master of no elements is an absent one.

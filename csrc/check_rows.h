@@ -54,11 +54,18 @@ inline void check_moments(const char* operation, const Tensor& mean, const Tenso
     check_total(operation, x, residual, total);
     check_column(operation, "mean", mean, x);
     check_column(operation, "variance", variance, x);
+    check_written(operation, "mean", mean, {&x});
+    check_written(operation, "variance", variance, {&x, &mean});
     if (running_mean) {
         check_column(operation, "running_mean", *running_mean, x);
+        check_written(operation, "running_mean", *running_mean, {&x, &mean, &variance});
     }
     if (running_var) {
         check_column(operation, "running_var", *running_var, x);
+        check_written(operation, "running_var", *running_var, {&x, &mean, &variance});
+    }
+    if (running_mean && running_var) {
+        check_written(operation, "running_var", *running_var, {&*running_mean});
     }
     if (batches) {
         check_one(operation, "batches", *batches, ScalarType::Long, x);
@@ -71,7 +78,10 @@ inline void check_normalize(const char* operation, const Tensor& out, const std:
     check_columns(operation, x, mean, variance, weight, bias);
     check_total(operation, x, residual, total);
     check_rows(operation, "out", out, x);
-    check_written(operation, "out", out, {&x});
+    check_written(operation, "out", out, {&x, &mean, &variance, &weight, &bias});
+    if (total) {
+        check_written(operation, "out", out, {&*total, &*residual});
+    }
 }
 
 inline void check_gradient_sums(const char* operation, const Tensor& sums, const Tensor& grad, const Tensor& x,
@@ -79,6 +89,7 @@ inline void check_gradient_sums(const char* operation, const Tensor& sums, const
     check_columns(operation, x, mean, variance, weight, bias);
     check_rows(operation, "grad", grad, x);
     check_sums(operation, sums, x);
+    check_written(operation, "sums", sums, {&grad, &x, &mean, &variance, &weight, &bias});
 }
 
 inline void check_normalize_backward(const char* operation, const Tensor& grad_x, const Tensor& grad,
@@ -88,7 +99,7 @@ inline void check_normalize_backward(const char* operation, const Tensor& grad_x
     check_columns(operation, x, mean, variance, weight, bias);
     check_rows(operation, "grad", grad, x);
     check_rows(operation, "grad_x", grad_x, x);
-    check_written(operation, "grad_x", grad_x, {&x, &grad});
+    check_written(operation, "grad_x", grad_x, {&x, &grad, &mean, &variance, &weight, &bias});
     if (grad_total) {
         check_rows(operation, "grad_total", *grad_total, x);
         check_written(operation, "grad_x", grad_x, {&*grad_total});

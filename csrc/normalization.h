@@ -22,8 +22,8 @@ AK_FUNCTION void add_compensated(float& sum, float& lost, float value) {
 
 AK_FUNCTION double compensated(float sum, float lost) { return static_cast<double>(sum) - static_cast<double>(lost); }
 
-// Of `rows` values, from the sums of value - shift and of its square: the shift, one of the values, keeps a mean that is
-// large against the deviation out of the float32 squares.
+// Of `rows` values, from the sums of value - shift and of its square: the shift, one of the values, keeps a mean that
+// is large against the deviation out of the float32 squares.
 AK_FUNCTION Moments shifted_moments(float shift, double sum, double square, int64_t rows) {
     const double k = shift, n = static_cast<double>(rows);
     return {sum + n * k, square + k * (2.0 * sum + n * k)};

@@ -31,6 +31,8 @@ class Goal:
     seconds: float = 60.0
     steps: int = 50
     restarts: int = 10
+    samples: int = 10_000
+    seeds: int = 3
     epsilon: float = 8 / 255
     model: str = "preactresnet18"
 
@@ -134,7 +136,7 @@ def _outcome(config: TrainConfig, folders: Sequence[Path]) -> Speedrun:
         rows=rows,
         mean={name: statistics.mean(numbers) for name, numbers in values.items()},
         spread={name: statistics.stdev(numbers) if len(rows) > 1 else None for name, numbers in values.items()},
-        departures=_departures(config),
+        departures=_departures(config, len(rows), rows[0]["samples"]),
     )
 
 
@@ -142,7 +144,8 @@ def _seconds(folder: RunFolder) -> float:
     return sum(entry["seconds"] + entry.get("setup_seconds", 0.0) for entry in folder.read_metrics())
 
 
-def _departures(config: TrainConfig) -> list[str]:
+def _departures(config: TrainConfig, seeds: int, samples: int) -> list[str]:
+    """samples: test images that were evaluated; an image folder is taken for CIFAR-10 where it has as many."""
     width = "" if config.width is None else f" of width {config.width}"
     settings = {
         f"dataset {config.dataset}": config.dataset in ("cifar10", "imagefolder"),
@@ -150,7 +153,10 @@ def _departures(config: TrainConfig) -> list[str]:
         f"epsilon {show_pixels(config.epsilon)}": math.isclose(config.epsilon, GOAL.epsilon),
         f"no PGD-{GOAL.steps}": GOAL.steps in config.eval_steps,
         f"{config.restarts} restarts": config.restarts >= GOAL.restarts,
-        f"{config.limit_test} test images": config.limit_test is None,
+        f"{config.limit_train} training images": config.limit_train is None,
+        f"{samples} test images": samples == GOAL.samples,
+        f"images of {config.image_size} pixels": config.image_size is None,
+        f"{seeds} seeds": seeds >= GOAL.seeds,
     }
     return [setting for setting, is_the_goals in settings.items() if not is_the_goals]
 

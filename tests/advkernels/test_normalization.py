@@ -189,6 +189,40 @@ def test_second_derivative(training: bool, with_residual: bool, device: str, bac
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_arguments_that_depend_on_each_other(create_graph: bool, device: str, backend: str) -> None:
+    x = torch.randn(4, 3, 5, 5, device=device).requires_grad_()
+
+    def loss(norm: Any) -> Tensor:
+        weight = 1 + x.mean((0, 2, 3))
+        return (
+            norm(x, None, None, weight, 2 * weight, True).square().sum()
+            + norm(x, None, None, weight, weight, True).sum()
+        )
+
+    found = [
+        torch.autograd.grad(loss(norm), [x], create_graph=create_graph)[0]
+        for norm in (ak.batch_norm_relu, lambda *arguments: F.relu(F.batch_norm(*arguments)))
+    ]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_that_moved_are_noticed(device: str, backend: str) -> None:
+    if backend == "reference":
+        pytest.skip("PyTorch's own batch_norm does not notice")
+    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    out = ak.batch_norm_relu(x, *p.running, p.weight, p.bias)
+    ak.batch_norm_relu(x, *p.running, p.weight, p.bias, True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_strided_columns(device: str, backend: str) -> None:
+    x, columns = torch.randn(4, 3, 5, 5, device=device), torch.rand(3, 4, device=device) + 0.5
+    given = columns.unbind(1)
+    torch.testing.assert_close(ak.batch_norm_relu(x, *given), F.relu(F.batch_norm(x, *given)), rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_are_made_where_they_are_wanted(device: str, backend: str) -> None:
     p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
     p.weight.requires_grad_(False)
@@ -227,6 +261,9 @@ def test_without_running_statistics_the_batch_normalises(device: str, backend: s
         torch.testing.assert_close(found, F.relu(F.batch_norm(x, None, None, p.weight, p.bias, True)))
 
 
+SHARED = torch.ones(3)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -234,9 +271,13 @@ def test_without_running_statistics_the_batch_normalises(device: str, backend: s
         ({"x": torch.zeros(2, 3, dtype=torch.int64)}, "x: wanted a dense floating-point tensor"),
         ({"weight": torch.ones(4)}, r"weight: wanted shape \(3,\), got \(4,\)"),
         ({"bias": None}, "bias: wanted a dense floating-point tensor, got NoneType"),
+        ({"running_mean": torch.zeros(3, dtype=torch.float64)}, "running_mean: wanted torch.float32, as weight"),
         ({"running_var": None}, "running_mean, running_var: wanted both or none"),
         ({"batches": torch.zeros(1)}, "batches: wanted a dense torch.int64 tensor"),
         ({"batches": torch.zeros(2, dtype=torch.int64)}, "batches: wanted one element"),
+        ({"momentum": None}, "momentum: wanted a number, got None"),
+        ({"x": torch.zeros(2, 0, 4, 4)}, r"x: wanted a channel or more"),
+        ({"running_mean": SHARED, "running_var": SHARED}, "running_var: wanted memory of its own, got running_mean"),
         ({"x": torch.zeros(1, 3, 1, 1), "training": True}, "x: wanted more than one value a channel in training"),
     ],
 )

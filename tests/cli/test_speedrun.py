@@ -44,7 +44,8 @@ def calls_until(last: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_a_seed_and_one_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([*COMMAND, "--resize-from", "24", "--resize-epochs", "1", "--weight-average", "0.9"]) == 0
     out = capsys.readouterr().out
-    assert "not tried: dataset fake, model small_cnn of width 4, no PGD-50, 2 restarts, 20 test images" in out
+    assert "not tried: dataset fake, model small_cnn of width 4, no PGD-50, 2 restarts, " in out
+    assert "20 test images, 2 seeds" in out
     assert {path.name for path in (folder / "fast").iterdir()} == {
         "seed3", "seed5", "results.json", "table.md", "table.csv",
     }  # fmt: skip
@@ -156,7 +157,12 @@ def test_the_goal_is_met_by_means(robust: float, seconds: float, met: bool) -> N
 
 def test_the_recipe_tries_the_goal() -> None:
     config = TrainConfig(**recipes.read("speedrun"))
-    assert _departures(config) == []
-    assert _departures(dataclasses.replace(config, limit_test=100, restarts=9)) == ["9 restarts", "100 test images"]
-    assert _departures(dataclasses.replace(config, width=32)) == ["model preactresnet18 of width 32"]
-    assert _departures(dataclasses.replace(config, epsilon=7 / 255)) == ["epsilon 7/255"]
+    assert _departures(config, 3, 10_000) == []
+    assert _departures(config, 2, 100) == ["100 test images", "2 seeds"]
+    changes = {
+        "9 restarts": {"restarts": 9}, "model preactresnet18 of width 32": {"width": 32},
+        "epsilon 7/255": {"epsilon": 7 / 255}, "99 training images": {"limit_train": 99},
+        "images of 16 pixels": {"image_size": 16},
+    }  # fmt: skip
+    for departure, change in changes.items():
+        assert _departures(dataclasses.replace(config, **change), 3, 10_000) == [departure]

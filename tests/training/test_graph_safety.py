@@ -9,11 +9,11 @@ import pytest
 import torch
 from graph_guard import GraphGuard, GraphUnsafeError
 from steps import BATCH, METHODS, make_loader, make_state, make_step
-from torch import Tensor
+from torch import Tensor, nn
 
 import advkernels as ak
 from advkernels import checks
-from freefast import Precision
+from freefast import Precision, models
 from freefast.data.device import DeviceBatches
 from freefast.data.staged import StagedBatches
 from freefast.training.captured import CapturedStep
@@ -58,9 +58,14 @@ def test_steps_are_safe_in_every_precision(precision: Precision, device: str, on
     run_guarded(make_state(device, precision), make_step("fast random"))
 
 
-def make_state_with_options(device: str, precision: Precision) -> TrainState:
+def small_network() -> nn.Module:
+    """For the meta device, where PyTorch takes long for each layer."""
+    return models.build("small_cnn", 10, 3, width=8)
+
+
+def make_state_with_options(device: str, precision: Precision, model: nn.Module | None = None) -> TrainState:
     """Smoothed labels, averaged weights, images that are shrunk in the step."""
-    state = make_state(device, precision, label_smoothing=0.1, weight_average=0.9)
+    state = make_state(device, precision, model, label_smoothing=0.1, weight_average=0.9)
     state.resize((8, 8))
     return state
 
@@ -74,7 +79,7 @@ def test_options_are_safe(method: str, precision: Precision, device: str, one_th
 @pytest.mark.parametrize("method", ["free", "fast random"])
 def test_options_are_safe_where_no_value_can_be_read(method: str) -> None:
     with ak.backend("reference"):
-        run_guarded(make_state_with_options("meta", Precision(name="half-bf16")), make_step(method))
+        run_guarded(make_state_with_options("meta", Precision(name="half-bf16"), small_network()), make_step(method))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ def test_options_are_safe_where_no_value_can_be_read(method: str) -> None:
 )
 def test_steps_are_safe_where_no_value_can_be_read(method: str, source: str, precision: Precision) -> None:
     with ak.backend("reference"):
-        run_guarded(make_state("meta", precision), make_step(method), source)
+        run_guarded(make_state("meta", precision, small_network()), make_step(method), source)
 
 
 def waits_for_the_loss(state: TrainState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

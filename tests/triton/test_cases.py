@@ -379,9 +379,18 @@ def sgd_lists(dtypes: tuple[Any, ...], device: str, special: bool) -> tuple[list
     return lists, buffers
 
 
-@pytest.mark.parametrize("settings", SGD_SETTINGS, ids=str)
-@pytest.mark.parametrize("dtypes", SGD_DTYPES, ids=str)
-@pytest.mark.parametrize("scaling", [None, (0.125, 0.0), (0.125, 1.0)], ids=["", "scaled", "overflowed"])
+SCALINGS = (None, (0.125, 0.0), (0.125, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "dtypes", "scaling"),
+    [
+        (settings, dtypes, SCALINGS[(i + j + turn) % 3])
+        for (i, settings), (j, dtypes) in itertools.product(enumerate(SGD_SETTINGS), enumerate(SGD_DTYPES))
+        for turn in range(2)
+    ],
+    ids=str,
+)
 def test_sgd_step(dtypes: tuple[Any, ...], settings: tuple[Any, ...], scaling: tuple[float, float] | None) -> None:
     results = []
     for device in ("cpu", DEVICE):

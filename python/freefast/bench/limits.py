@@ -61,8 +61,11 @@ def arithmetic(device: torch.device, dtype: torch.dtype) -> Limit:
     for sheet in SHEETS:
         if device_name in sheet.devices:
             return Limit(sheet.tera[kind] * _TERA, f"data sheet: {sheet.source}, {_name(kind)}")
+    # A CPU may emulate halves in products, and compute its convolutions in float32.
+    tried = {dtype, torch.float32} if device.type == "cpu" else {dtype}
+    flops, name = max((matmul(device, one), _name(one)) for one in tried)
     side = _SIDE[device.type]
-    return Limit(matmul(device, dtype), f"measured: torch.matmul of {side} x {side} {_name(dtype)} matrices")
+    return Limit(flops, f"measured: torch.matmul of {side} x {side} {name} matrices")
 
 
 def matmul(device: torch.device, dtype: torch.dtype) -> float:

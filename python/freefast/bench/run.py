@@ -5,6 +5,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,13 +42,12 @@ def bench(config: BenchConfig, show: Callable[[Row], object] = lambda row: None)
     found = chosen(variants(config.methods, config.precisions or (), device.type), config.only, config.skip)
     if not found:
         raise UserError("only, skip: no variant is left")
-    if (config.out / "config.json").exists():
-        raise UserError(f"out: {config.out} holds a run, wanted another folder")
+    _require_own(config.out)
+    data, epoch = images.load(config)
+    setup.make_model(config.train_config(found[0], epochs=1), data)  # what cannot be is refused before the work
     config.out.mkdir(parents=True, exist_ok=True)
     environment = reporting.environment.describe(device)
-    reporting.results.write(config.out, [], environment)  # a folder that cannot be written is refused before the work
-    data, epoch = images.load(config)
-    setup.make_model(config.train_config(found[0], epochs=1), data)  # refused before the work too
+    reporting.results.write(config.out, [], environment)  # and a folder that cannot be written
     session = _Session(config, data, epoch, device)
     rows: list[Row] = []
     for variant in found:
@@ -56,6 +56,13 @@ def bench(config: BenchConfig, show: Callable[[Row], object] = lambda row: None)
         show(rows[-1])
     roofline.plot(rows, config.out)
     return rows
+
+
+def _require_own(folder: Path) -> None:
+    """Raises: UserError where the folder holds results of something else."""
+    results = folder / "results.json"
+    if (folder / "config.json").exists() or (results.exists() and not (folder / "roofline.png").exists()):
+        raise UserError(f"out: {folder} holds results of something else, wanted another folder")
 
 
 class _Session:
