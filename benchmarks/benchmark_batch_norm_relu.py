@@ -9,4 +9,4 @@ def benchmark_batch_norm_relu(compare: Comparison) -> None:
     norm = Norm((128, 16, 32, 32), torch.float32, "cpu")
     norm.check(norm.ours)
     contenders = {"advkernels": norm.ours, "torch.compile": norm.compile, "eager": norm.eager}
-    compare(contenders, {"eager": 2.0}, rounds=60, calls=2)
+    compare(contenders, {"eager": 1.5}, rounds=60, calls=2)

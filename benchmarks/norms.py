@@ -52,7 +52,7 @@ class Norm:
         return out.detach(), total.detach(), *torch.autograd.grad((out, total), self.inputs, self.grads)
 
     def check(self, layer: Layer) -> None:
-        """The layer gives what PyTorch's lines give, but for elements at the ReLU's corner, whose gradient jumps there."""
+        """The layer gives what PyTorch's lines give; gradients of elements at the ReLU's corner may jump."""
         near = 5e-2 if self.x.dtype != torch.float32 else 1e-2
         for one, other in zip(layer(), self.eager(), strict=True):
             assert (one.double() - other.double()).norm() < near * other.double().norm()
