@@ -1,6 +1,7 @@
 """`freefast bench` end to end, small, on the CPU."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from freefast.bench import BenchConfig, bench, limits, roofline, table
+from freefast.bench.measure import measure
 from freefast.bench.variants import chosen, variants
 from freefast.cli import main
 from freefast.errors import UserError
@@ -255,3 +257,14 @@ def test_config_in_python_is_checked_too() -> None:
         BenchConfig(methods=("slow",), device="cpu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="methods: wanted some of"):
         BenchConfig(methods=(), device="cpu")
+
+
+def test_steps_that_would_take_too_long_are_fewer() -> None:
+    def steps() -> Iterator[torch.Tensor]:
+        while True:
+            time.sleep(0.01)
+            yield torch.zeros(())
+
+    assert measure(steps(), 10_000, torch.device("cpu"), seconds=0.2)["steps"] <= 20
+    assert measure(steps(), 3, torch.device("cpu"), seconds=1.0)["steps"] == 3
+    assert measure(steps(), 3, torch.device("cpu"), seconds=-1.0)["steps"] == 1

@@ -66,7 +66,7 @@ class BenchConfig:
     """Timed steps of standard and fast; of free and pgd a sixth of them (auto: 60, on the CPU 4)."""
 
     budget: AutoFloat = AUTO
-    """Seconds; a variant that would not end in them is left out (auto: 600, on the CPU 90)."""
+    """Seconds; a variant that would not end in them times fewer steps or is left out (auto: 600, on the CPU 90)."""
 
     device: Device = "auto"
     """Where to train; auto takes a GPU where there is one."""

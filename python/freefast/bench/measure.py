@@ -1,5 +1,6 @@
 """Time, memory and launches of steps."""
 
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -28,9 +29,12 @@ def needed(count: int, device: torch.device) -> int:
     return _WARM_UP[device.type] + count + 1 + (_ALONE + _PROFILED if device.type == "cuda" else 0)
 
 
-def measure(steps: Iterator[Tensor], count: int, device: torch.device) -> dict[str, Any]:
+def measure(steps: Iterator[Tensor], count: int, device: torch.device, seconds: float = math.inf) -> dict[str, Any]:
     """What a row says of the steps.
 
+    count: steps to time, fewer where they would take longer than so many seconds
+
+    steps: how many were timed
     step_ms: milliseconds of a step, the feeding of its batch included: the median of `rounds_ms`, each the mean over a
         part of the `count` steps that follow each other without waiting
     host_ms: milliseconds until the host has a step behind it that starts on an idle device, median; it waits for
@@ -41,12 +45,17 @@ def measure(steps: Iterator[Tensor], count: int, device: torch.device) -> dict[s
     launches: kernels, and graphs, that the host launches in a step
     kernels_ms: the device's work in a step; kernels: those that take longest
     """
-    for _ in range(_WARM_UP[device.type]):
+    for _ in range(_WARM_UP[device.type] - 1):
         next(steps)
+    count = max(int(min(seconds / _mean_time(steps, 1, device), count)), 1)
     rounds = min(_ROUNDS, count)
     sizes = [count // rounds + (number < count % rounds) for number in range(rounds)]
     times = [_mean_time(steps, size, device) for size in sizes]
-    row: dict[str, Any] = {"step_ms": statistics.median(times) * 1e3, "rounds_ms": [seconds * 1e3 for seconds in times]}
+    row: dict[str, Any] = {
+        "steps": count,
+        "step_ms": statistics.median(times) * 1e3,
+        "rounds_ms": [seconds * 1e3 for seconds in times],
+    }
     if device.type != "cuda":
         return row | {"host_ms": None, "finite": bool(next(steps).isfinite()), "memory_mib": None, "launches": None}
     row["host_ms"] = statistics.median(_host_time(steps, device) for _ in range(_ALONE)) * 1e3

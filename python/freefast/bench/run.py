@@ -98,7 +98,7 @@ class _Session:
             torch.cuda.reset_peak_memory_stats(self.device)
         with training.runtime(variant, self.device):
             steps = self._training(variant, self.data, needed(count, self.device)).steps
-            row = measure(steps, count, self.device)
+            row = measure(steps, count, self.device, self.deadline - time.perf_counter())
             steps.close()
         del steps
         return row | self._against_limits(variant, row["step_ms"] / 1e3)

@@ -6,9 +6,17 @@ import advkernels as ak
 
 
 class BatchNormReLU(nn.BatchNorm2d):
-    """relu(batch_norm(x)), under the names of BatchNorm2d's weights and statistics."""
+    """relu(batch_norm(x)), under the names of BatchNorm2d's weights and statistics.
+
+    A BatchNorm by type, so that what looks for those finds it; what puts another kind in its place loses the ReLU.
+
+    channels: of the images
+    """
 
     momentum: float
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W). Returns: like x."""

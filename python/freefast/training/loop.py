@@ -87,7 +87,7 @@ def train(
 
 
 def rehearse(config: TrainConfig, data: ImageData) -> None:
-    """Train a few batches on made-up images of the shapes of `data` and forget them.
+    """Train a few batches, at a learning rate of 0, on made-up images of the shapes of `data`, and forget them.
 
     What a process does once, loading of libraries, plans and searches of cuDNN, torch.compile, is done then for
     training by these settings, in each image size and for the smaller last batch too.
@@ -95,7 +95,7 @@ def rehearse(config: TrainConfig, data: ImageData) -> None:
     device = setup.pick_device(config.device)
     samples = min(_REHEARSED * config.batch_size + len(data.train) % config.batch_size, len(data.train))
     sizes = 2 if config.resize_epochs else 1
-    short = dataclasses.replace(config, epochs=sizes, resize_epochs=sizes - 1)
+    short = dataclasses.replace(config, epochs=sizes, resize_epochs=sizes - 1, lr_max=0.0)
     if config.compile:
         torch.compiler.reset()  # the shapes of other runs count against the limit of compiled versions
     with setup.runtime(config.backend, config.threads, config.seed, device), track(None, "", 0) as advance:
