@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("triton")
 
+pytestmark = pytest.mark.long
+
 CAPABILITIES = (80, 90, 100)
 KERNELS = (
     *("sign_step", "uniform_init", "l2_step", "l2_init", "augment", "sgd_step"),
