@@ -80,9 +80,11 @@ def test_what_a_recipe_leaves_open_follows_the_options(folder: Path) -> None:
 
 
 def test_the_method_may_be_another(folder: Path) -> None:
-    (folder / "own.toml").write_text('method = "fast"\nepochs = 1')
+    """What is not of it falls away."""
+    (folder / "own.toml").write_text('method = "fast"\nepochs = 1\nalpha = 0.1\ndelta_init = "zero"')
     config = settings_of("pgd", "--recipe", "own.toml")
     assert (config["method"], config["epochs"], config["pgd_steps"]) == ("pgd", 1, 7)
+    assert (config["alpha"], config["delta_init"]) == (0.1, None)
 
 
 def test_a_packaged_recipe_by_its_name(folder: Path) -> None:

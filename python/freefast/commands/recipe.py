@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import tyro
@@ -9,6 +10,7 @@ import tyro
 from freefast import recipes
 from freefast.commands.speedrun import Speedrun
 from freefast.commands.train import Train
+from freefast.config import METHODS, OWNERS
 
 _OPTION = "--recipe"
 _COMMANDS: dict[str, type[Train] | type[Speedrun]] = {"train": Train, "speedrun": Speedrun}
@@ -26,7 +28,14 @@ def recipe_settings(words: Sequence[str]) -> Any:
         return tyro.MISSING
     given = _given(words)
     recipe = kind.recipe if given is None else given
-    return tyro.MISSING if recipe is None else _unchecked(kind, recipes.read(recipe))
+    return tyro.MISSING if recipe is None else _unchecked(kind, _of_method(recipes.read(recipe), words))
+
+
+def _of_method(settings: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """Without what is not of the method that the command line names in the place of the recipe's."""
+    named = [word for before, word in pairwise(words) if not before.startswith("--")]
+    method = next((word for word in named if word in METHODS), settings["method"])
+    return {name: value for name, value in settings.items() if method in OWNERS.get(name, METHODS)}
 
 
 def _given(words: Sequence[str]) -> str | None:
