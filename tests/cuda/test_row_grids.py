@@ -14,7 +14,7 @@ from torch import Tensor
 
 from advkernels.backends import reference
 
-GRIDS = (1, 3, 512)  # blocks wanted
+GRIDS = (2, 512)  # blocks wanted
 THREADS = 256
 BASE = 2**44
 
