@@ -158,6 +158,18 @@ def test_a_run_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+@pytest.mark.parametrize(
+    ("content", "status"), [('{"rows": [{"seed": 0}]}', 2), ("[]", 2), ("{", 2), ('{"rows": [], "environment": {}}', 0)]
+)
+def test_results_of_something_else_are_kept_and_interrupted_ones_replaced(
+    tmp_path: Path, content: str, status: int
+) -> None:
+    results = tmp_path / "results.json"
+    results.write_text(content)
+    assert main([*SMALL, "--only", "standard", "ours", "--skip", "compile", "--out", str(tmp_path)]) == status
+    assert (results.read_text() == content) == (status == 2)
+
+
 def test_real_images_give_their_own_epoch(tmp_path: Path) -> None:
     config = BenchConfig(
         methods=("standard",), precisions=("fp32",), skip=("compile",), dataset="digits", samples=100, batch_size=16,

@@ -33,20 +33,9 @@ class Simulated:
     def __call__(self, name: str) -> Callable[..., None]:
         return getattr(self, name)
 
-    def batch_moments_(
-        self,
-        mean: Tensor,
-        variance: Tensor,
-        total: Tensor | None,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        batches: Tensor | None,
-        x: Tensor,
-        residual: Tensor | None,
-        momentum: float,
-    ) -> None:
-        columns = addresses(mean, variance, running_mean, running_var)
-        tensors = given(x), given(residual), given(total)
+    def batch_moments_(self, mean: Tensor, variance: Tensor, total: Tensor | None, *rest: Any) -> None:
+        *running, batches, x, residual, momentum = rest
+        columns, tensors = addresses(mean, variance, *running), (given(x), given(residual), given(total))
         self.result = doors().simulate_batch_moments(*tensors, columns, *addresses(batches), momentum, self.grid)
 
     def normalize_relu_(

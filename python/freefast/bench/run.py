@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -61,8 +62,16 @@ def bench(config: BenchConfig, show: Callable[[Row], object] = lambda row: None)
 def _require_own(folder: Path) -> None:
     """Raises: UserError where the folder holds results of something else."""
     results = folder / "results.json"
-    if (folder / "config.json").exists() or (results.exists() and not (folder / "roofline.png").exists()):
+    if (folder / "config.json").exists() or (results.exists() and not _is_own(results)):
         raise UserError(f"out: {folder} holds results of something else, wanted another folder")
+
+
+def _is_own(results: Path) -> bool:
+    """Whether a benchmark wrote the file, be it one that was interrupted before its first row."""
+    try:
+        return all("variant" in row for row in json.loads(results.read_text(encoding="utf-8"))["rows"])
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 class _Session:
