@@ -39,13 +39,6 @@ struct Staged {
     }
 };
 
-const char* name_of(Path path) {
-    return path == Path::Floats   ? "floats"
-           : path == Path::Halves ? "halves"
-           : path == Path::Mixed  ? "mixed"
-                                  : "strided";
-}
-
 // Runs sample(index, staged bounds, block's sums, block) for the samples of each block.
 template <int count, typename Sample>
 py::tuple record_samples(const Samples<count>& samples, const Grid& grid, const Sample& sample) {

@@ -87,4 +87,11 @@ struct HostBlock {
     }
 };
 
+inline const char* name_of(Path path) {
+    return path == Path::Floats   ? "floats"
+           : path == Path::Halves ? "halves"
+           : path == Path::Mixed  ? "mixed"
+                                  : "strided";
+}
+
 }  // namespace advkernels::cuda

@@ -15,8 +15,6 @@ RowGrid plan(const View& x, std::initializer_list<const void*> tensors, const Gr
     return plan_rows(x.sizes[0], x.sizes[1], x.type, path, grid.blocks);
 }
 
-const char* name_of(Path path) { return path == Path::Floats ? "floats" : path == Path::Halves ? "halves" : "strided"; }
-
 // Runs block(index, columns in shared memory, slots, block) over the grid.
 template <typename Block>
 py::tuple record_rows(const RowGrid& planned, Grid grid, const Block& block) {
