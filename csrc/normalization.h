@@ -20,6 +20,16 @@ AK_FUNCTION void add_compensated(float& sum, float& lost, float value) {
     sum = next;
 }
 
+// Of a power of two of values: neighbours first.
+template <int count>
+AK_FUNCTION float sum_pairs(const float* values) {
+    if constexpr (count == 1) {
+        return values[0];
+    } else {
+        return sum_pairs<count / 2>(values) + sum_pairs<count / 2>(values + count / 2);
+    }
+}
+
 AK_FUNCTION double compensated(float sum, float lost) { return static_cast<double>(sum) - static_cast<double>(lost); }
 
 // Of `rows` values, from the sums of value - shift and of its square: the shift, one of the values, keeps a mean that

@@ -76,15 +76,20 @@ py::tuple record(const char* path, const Grid& grid, const Block& block) {
 }
 
 // A block that runs in phases: each for one thread after the other.
-struct HostBlock {
-    int threads;
+class HostBlock {
+  public:
+    explicit HostBlock(int threads) : threads_(threads) {}
+    int threads() const { return threads_; }
 
     template <typename Phase>
     void operator()(const Phase& phase) const {
-        for (int thread = 0; thread < threads; ++thread) {
-            phase(thread, threads);
+        for (int thread = 0; thread < threads_; ++thread) {
+            phase(thread, threads_);
         }
     }
+
+  private:
+    int threads_;
 };
 
 inline const char* name_of(Path path) {

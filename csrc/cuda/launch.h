@@ -76,6 +76,8 @@ __device__ __forceinline__ void stage_bounds(const BoundSet& set, Bounds* staged
 
 // A block of a kernel that runs in phases.
 struct SyncedBlock {
+    __device__ __forceinline__ int threads() const { return static_cast<int>(blockDim.x); }
+
     template <typename Phase>
     __device__ __forceinline__ void operator()(const Phase& phase) const {
         phase(static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x));

@@ -5,9 +5,10 @@
 
 namespace advkernels::cuda {
 
-constexpr int64_t kSumBlocks = 256;  // two a multiprocessor of the largest GPUs; as many parts are merged
-constexpr int kAhead = 2;
+constexpr int64_t kSumBlocks = 256;   // two a multiprocessor of the largest GPUs; as many parts are merged
+constexpr int kRowsSummed = 4;        // loaded, and added up, before they join a thread's sums
 constexpr int64_t kRowBlocks = 1024;  // where nothing is summed
+constexpr int kRowsAhead = 2;
 
 struct BatchMoments {
     RowGrid grid;
@@ -20,20 +21,30 @@ template <Path path>
 AK_FUNCTION void sum_moments(const BatchMoments& a, const Slots<path>& slots, int64_t block, int thread) {
     constexpr int width = kWidth<path>;
     Floats<width> shift{}, sum{}, sum_lost{}, square{}, square_lost{};
-    int count = 0;
-    for_each_row<kAhead>(a.grid, place_of<path>(a.grid, block, thread), [&](int64_t first) {
-        const Floats<width> x = read_total<path>(a.grid, a.summands, first);
-        for (int j = 0; j < width; ++j) {
-            shift.values[j] = count == 0 ? x.values[j] : shift.values[j];
-            const float apart = x.values[j] - shift.values[j];
-            add_compensated(sum.values[j], sum_lost.values[j], apart);
-            add_compensated(square.values[j], square_lost.values[j], apart * apart);
+    int rows = 0;
+    const auto load = [&](int64_t first) { return load_summands<path>(a.grid, a.summands, first); };
+    const auto use = [&]<int count>(const Several<int64_t, count>& first,
+                                    const Several<SummandBits<path>, count>& loaded) {
+        Several<Floats<width>, count> x;
+        for (int r = 0; r < count; ++r) {
+            x.values[r] = store_total<path>(a.grid, a.summands, first.values[r], loaded.values[r]);
         }
-        ++count;
-    });
+        for (int j = 0; j < width; ++j) {
+            shift.values[j] = rows == 0 ? x.values[0].values[j] : shift.values[j];
+            float apart[count], squares[count];
+            for (int r = 0; r < count; ++r) {
+                apart[r] = x.values[r].values[j] - shift.values[j];
+                squares[r] = apart[r] * apart[r];
+            }
+            add_compensated(sum.values[j], sum_lost.values[j], sum_pairs<count>(apart));
+            add_compensated(square.values[j], square_lost.values[j], sum_pairs<count>(squares));
+        }
+        rows += count;
+    };
+    for_each_row<kRowsSummed>(a.grid, place_of<path>(a.grid, block, thread), load, use);
     for (int j = 0; j < width; ++j) {
         const Moments moments = shifted_moments(shift.values[j], compensated(sum.values[j], sum_lost.values[j]),
-                                                compensated(square.values[j], square_lost.values[j]), count);
+                                                compensated(square.values[j], square_lost.values[j]), rows);
         slots.at(0, j, thread) = moments.sum;
         slots.at(1, j, thread) = moments.square;
     }
@@ -85,7 +96,8 @@ struct ColumnTensors {
     }
 };
 
-// A block's columns, in its shared memory.
+// A block's columns, in its shared memory. Element j of the vectors lies side by side, each vector's in a bank of its
+// own.
 struct StagedColumns {
     float mean[kMaxBlockColumns], scale[kMaxBlockColumns], bias[kMaxBlockColumns];
     float inverse[kMaxBlockColumns], grad[kMaxBlockColumns], grad_z[kMaxBlockColumns];
@@ -94,12 +106,15 @@ struct StagedColumns {
     AK_FUNCTION NormShares shares(int k) const { return {inverse[k], grad[k], grad_z[k]}; }
 };
 
-// Calls visit(place in the block, column) for a thread's share of the block's columns.
+// Where element j of a thread's vectors is staged.
+AK_FUNCTION int staged_place(int thread, int j) { return j * kColumnThreads + thread % kColumnThreads; }
+
+// Calls visit(place where it is staged, column) for a thread's share of the block's columns.
 template <Path path, typename Visit>
 AK_FUNCTION void for_each_column(const RowGrid& g, int64_t block, int thread, int threads, const Visit& visit) {
     const int64_t first = block % g.column_blocks * kBlockColumns<path>;
     for (int k = thread; k < kBlockColumns<path> && first + k < g.columns; k += threads) {
-        visit(k, first + k);
+        visit(staged_place(k / kWidth<path>, k % kWidth<path>), first + k);
     }
 }
 
@@ -114,11 +129,6 @@ AK_FUNCTION void stage_columns(const RowGrid& g, const ColumnTensors& columns, S
     });
 }
 
-template <Path path>
-AK_FUNCTION int staged_column(int thread) {
-    return thread % kColumnThreads * kWidth<path>;
-}
-
 struct NormalizeRelu {
     RowGrid grid;
     Summands summands;
@@ -126,20 +136,33 @@ struct NormalizeRelu {
     char* out;
 };
 
+template <Path path>
+AK_FUNCTION void write_normalized(const NormalizeRelu& a, const StagedColumns& staged, int64_t block, int thread) {
+    const auto load = [&](int64_t first) { return load_summands<path>(a.grid, a.summands, first); };
+    const auto use = [&]<int count>(const Several<int64_t, count>& first,
+                                    const Several<SummandBits<path>, count>& loaded) {
+        Several<Floats<kWidth<path>>, count> x;
+        for (int r = 0; r < count; ++r) {
+            x.values[r] = store_total<path>(a.grid, a.summands, first.values[r], loaded.values[r]);
+        }
+        for (int j = 0; j < kWidth<path>; ++j) {
+            const NormColumn c = staged.column(staged_place(thread, j));
+            for (int r = 0; r < count; ++r) {
+                x.values[r].values[j] = relu(normalized(x.values[r].values[j], c));
+            }
+        }
+        for (int r = 0; r < count; ++r) {
+            write_row<path>(a.grid, a.out, first.values[r], x.values[r]);
+        }
+    };
+    for_each_row<kRowsAhead>(a.grid, place_of<path>(a.grid, block, thread), load, use);
+}
+
 template <Path path, typename Block>
 AK_FUNCTION void normalize_relu_block(const NormalizeRelu& a, StagedColumns& staged, int64_t index,
                                       const Block& block) {
     block([&](int thread, int threads) { stage_columns<path>(a.grid, a.columns, staged, index, thread, threads); });
-    block([&](int thread, int) {
-        const int k = staged_column<path>(thread);
-        for_each_row<1>(a.grid, place_of<path>(a.grid, index, thread), [&](int64_t first) {
-            Floats<kWidth<path>> x = read_total<path>(a.grid, a.summands, first);
-            for (int j = 0; j < kWidth<path>; ++j) {
-                x.values[j] = relu(normalized(x.values[j], staged.column(k + j)));
-            }
-            write_row<path>(a.grid, a.out, first, x);
-        });
-    });
+    block([&](int thread, int) { write_normalized<path>(a, staged, index, thread); });
 }
 
 struct NormalizeReluSums {
@@ -149,22 +172,39 @@ struct NormalizeReluSums {
     double* partial;
 };
 
+// A row's gradient and x; what is added to the gradient of x, where there is something.
+template <Path path>
+struct GradientBits {
+    RowBits<path> grad, x, added;
+};
+
 // Sums of g and of g (x - mean) over the columns of a share of rows.
 template <Path path>
 AK_FUNCTION void sum_gradients(const NormalizeReluSums& a, const StagedColumns& staged, const Slots<path>& slots,
                                int64_t block, int thread) {
     constexpr int width = kWidth<path>;
-    const int k = staged_column<path>(thread);
     Floats<width> sum{}, sum_lost{}, product{}, product_lost{};
-    for_each_row<kAhead>(a.grid, place_of<path>(a.grid, block, thread), [&](int64_t first) {
-        const Floats<width> grad = read_row<path>(a.grid, a.grad, first), x = read_row<path>(a.grid, a.x, first);
-        for (int j = 0; j < width; ++j) {
-            const NormColumn c = staged.column(k + j);
-            const float g = through_relu(grad.values[j], x.values[j], c);
-            add_compensated(sum.values[j], sum_lost.values[j], g);
-            add_compensated(product.values[j], product_lost.values[j], g * (x.values[j] - c.mean));
+    const auto load = [&](int64_t first) {
+        return GradientBits<path>{load_row<path>(a.grid, a.grad, first), load_row<path>(a.grid, a.x, first), {}};
+    };
+    const auto use = [&]<int count>(const Several<int64_t, count>&, const Several<GradientBits<path>, count>& loaded) {
+        Several<Floats<width>, count> grad, x;
+        for (int r = 0; r < count; ++r) {
+            grad.values[r] = widen_row<path>(a.grid, loaded.values[r].grad);
+            x.values[r] = widen_row<path>(a.grid, loaded.values[r].x);
         }
-    });
+        for (int j = 0; j < width; ++j) {
+            const NormColumn c = staged.column(staged_place(thread, j));
+            float g[count], products[count];
+            for (int r = 0; r < count; ++r) {
+                g[r] = through_relu(grad.values[r].values[j], x.values[r].values[j], c);
+                products[r] = g[r] * (x.values[r].values[j] - c.mean);
+            }
+            add_compensated(sum.values[j], sum_lost.values[j], sum_pairs<count>(g));
+            add_compensated(product.values[j], product_lost.values[j], sum_pairs<count>(products));
+        }
+    };
+    for_each_row<kRowsSummed>(a.grid, place_of<path>(a.grid, block, thread), load, use);
     for (int j = 0; j < width; ++j) {
         slots.at(0, j, thread) = compensated(sum.values[j], sum_lost.values[j]);
         slots.at(1, j, thread) = compensated(product.values[j], product_lost.values[j]);
@@ -217,25 +257,42 @@ AK_FUNCTION void stage_shares(const NormalizeReluBackward& a, StagedColumns& sta
 }
 
 template <Path path>
+AK_FUNCTION GradientBits<path> load_gradients(const NormalizeReluBackward& a, int64_t first) {
+    GradientBits<path> bits{load_row<path>(a.grid, a.grad, first), load_row<path>(a.grid, a.x, first), {}};
+    if (a.grad_total != nullptr) {
+        bits.added = load_row<path>(a.grid, a.grad_total, first);
+    }
+    return bits;
+}
+
+template <Path path>
 AK_FUNCTION void write_gradient(const NormalizeReluBackward& a, const StagedColumns& staged, int64_t block,
                                 int thread) {
     constexpr int width = kWidth<path>;
-    const int k = staged_column<path>(thread);
-    for_each_row<1>(a.grid, place_of<path>(a.grid, block, thread), [&](int64_t first) {
-        const Floats<width> x = read_row<path>(a.grid, a.x, first);
-        Floats<width> g = read_row<path>(a.grid, a.grad, first), added{};
-        if (a.grad_total != nullptr) {
-            added = read_row<path>(a.grid, a.grad_total, first);
+    const auto load = [&](int64_t first) { return load_gradients<path>(a, first); };
+    const auto use = [&]<int count>(const Several<int64_t, count>& first,
+                                    const Several<GradientBits<path>, count>& loaded) {
+        Several<Floats<width>, count> g, x;
+        for (int r = 0; r < count; ++r) {
+            g.values[r] = widen_row<path>(a.grid, loaded.values[r].grad);
+            x.values[r] = widen_row<path>(a.grid, loaded.values[r].x);
         }
         for (int j = 0; j < width; ++j) {
-            const NormColumn c = staged.column(k + j);
-            const float through = through_relu(g.values[j], x.values[j], c);
-            g.values[j] =
-                a.sums == nullptr ? c.scale * through : norm_gradient(through, x.values[j], c, staged.shares(k + j));
-            g.values[j] = a.grad_total == nullptr ? g.values[j] : g.values[j] + added.values[j];
+            const NormColumn c = staged.column(staged_place(thread, j));
+            const NormShares s = staged.shares(staged_place(thread, j));
+            for (int r = 0; r < count; ++r) {
+                const float value = x.values[r].values[j], through = through_relu(g.values[r].values[j], value, c);
+                g.values[r].values[j] = a.sums == nullptr ? c.scale * through : norm_gradient(through, value, c, s);
+            }
         }
-        write_row<path>(a.grid, a.grad_x, first, g);
-    });
+        for (int r = 0; r < count; ++r) {
+            if (a.grad_total != nullptr) {
+                add(g.values[r], widen_row<path>(a.grid, loaded.values[r].added));
+            }
+            write_row<path>(a.grid, a.grad_x, first.values[r], g.values[r]);
+        }
+    };
+    for_each_row<kRowsAhead>(a.grid, place_of<path>(a.grid, block, thread), load, use);
 }
 
 template <Path path, typename Block>

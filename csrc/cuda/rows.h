@@ -5,6 +5,8 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
+#include <type_traits>
 
 #include "../normalization.h"
 #include "memory.h"
@@ -42,23 +44,49 @@ AK_FUNCTION Place place_of(const RowGrid& g, int64_t block, int thread) {
     return {column, row_block * share + thread / kColumnThreads, column >= g.columns ? 0 : end < g.rows ? end : g.rows};
 }
 
-// Calls visit(first element of a vector) for the rows of a thread, `ahead` of them in flight.
-template <int ahead, typename Visit>
-AK_FUNCTION void for_each_row(const RowGrid& g, const Place& place, const Visit& visit) {
-#if defined(__CUDACC__)
-#pragma unroll ahead
-#endif
-    for (int64_t row = place.row; row < place.end; row += kRowThreads) {
-        visit(row * g.columns + place.column);
+// A vector as it lies in memory: conversion comes later, so that several loads are in flight first.
+template <Path path>
+using RowBits = std::conditional_t<path == Path::Strided, float, Words4>;
+
+template <typename T, int count>
+struct Several {
+    T values[count];
+};
+
+// Calls use(first elements, what load(first element) gave) for the rows of a thread, `ahead` of them at a time while
+// there are as many, then half as many.
+template <int ahead, typename Load, typename Use>
+AK_FUNCTION void for_each_row(const RowGrid& g, const Place& place, const Load& load, const Use& use) {
+    int64_t row = place.row;
+    for (; row + (ahead - 1) * kRowThreads < place.end; row += ahead * kRowThreads) {
+        Several<int64_t, ahead> first;
+        Several<decltype(load(row)), ahead> loaded;
+        for (int r = 0; r < ahead; ++r) {
+            first.values[r] = (row + r * kRowThreads) * g.columns + place.column;
+            loaded.values[r] = load(first.values[r]);
+        }
+        use(first, loaded);
+    }
+    if constexpr (ahead > 1) {
+        for_each_row<ahead / 2>(g, {place.column, row, place.end}, load, use);
     }
 }
 
 template <Path path>
-AK_FUNCTION Floats<kWidth<path>> read_row(const RowGrid& g, const char* data, int64_t first) {
+AK_FUNCTION RowBits<path> load_row(const RowGrid& g, const char* data, int64_t first) {
     if constexpr (path == Path::Strided) {
-        return {{read_element(data, g.type, first)}};
+        return read_element(data, g.type, first);
     } else {
-        return widen<path>(read_vector<path>(data, g.type, first), g.type);
+        return read_vector<path>(data, g.type, first);
+    }
+}
+
+template <Path path>
+AK_FUNCTION Floats<kWidth<path>> widen_row(const RowGrid& g, const RowBits<path>& bits) {
+    if constexpr (path == Path::Strided) {
+        return {{bits}};
+    } else {
+        return widen<path>(bits, g.type);
     }
 }
 
@@ -71,6 +99,13 @@ AK_FUNCTION void write_row(const RowGrid& g, char* data, int64_t first, const Fl
     }
 }
 
+template <int width>
+AK_FUNCTION void add(Floats<width>& values, const Floats<width>& others) {
+    for (int j = 0; j < width; ++j) {
+        values.values[j] += others.values[j];
+    }
+}
+
 // x, and where something is added, total = x + residual as it is stored.
 struct Summands {
     const char *x, *residual;
@@ -78,21 +113,36 @@ struct Summands {
 };
 
 template <Path path>
-AK_FUNCTION Floats<kWidth<path>> read_total(const RowGrid& g, const Summands& s, int64_t first) {
-    Floats<kWidth<path>> values = read_row<path>(g, s.x, first);
+struct SummandBits {
+    RowBits<path> x, residual;
+};
+
+template <Path path>
+AK_FUNCTION SummandBits<path> load_summands(const RowGrid& g, const Summands& s, int64_t first) {
+    SummandBits<path> bits{load_row<path>(g, s.x, first), {}};
+    if (s.residual != nullptr) {
+        bits.residual = load_row<path>(g, s.residual, first);
+    }
+    return bits;
+}
+
+// The sum as float32 of what is stored; stores it.
+template <Path path>
+AK_FUNCTION Floats<kWidth<path>> store_total(const RowGrid& g, const Summands& s, int64_t first,
+                                             const SummandBits<path>& bits) {
+    Floats<kWidth<path>> values = widen_row<path>(g, bits.x);
     if (s.residual == nullptr) {
         return values;
     }
-    const Floats<kWidth<path>> added = read_row<path>(g, s.residual, first);
-    for (int j = 0; j < kWidth<path>; ++j) {
-        values.values[j] += added.values[j];
-    }
-    write_row<path>(g, s.total, first, values);
+    add(values, widen_row<path>(g, bits.residual));
     if constexpr (path == Path::Strided) {
+        write_row<path>(g, s.total, first, values);
         return {{g.type == DType::Float ? values.values[0]
                                         : half_bits_to_float(half_bits_from_float(values.values[0], g.type), g.type)}};
     } else {
-        return widen<path>(narrow<path>(values, g.type), g.type);
+        const Words4 total = narrow<path>(values, g.type);
+        write_vector<path>(s.total, g.type, first, total);
+        return widen<path>(total, g.type);
     }
 }
 
@@ -126,8 +176,8 @@ AK_FUNCTION void write_partial(const RowGrid& g, const Slots<path>& slots, doubl
     }
 }
 
-// Two numbers of each column in parts; a block merges kMergeColumns columns.
-constexpr int kMergeColumns = 8;
+// Two numbers of each column in parts; a block merges kMergeColumns columns, 32 bytes of a part beside each other.
+constexpr int kMergeColumns = 4;
 constexpr int kMergeValues = 2 * kMergeColumns;
 
 struct Partials {
@@ -137,7 +187,8 @@ struct Partials {
     AK_FUNCTION int64_t blocks() const { return (columns + kMergeColumns - 1) / kMergeColumns; }
 };
 
-// Calls finish(column, sum of the first numbers, sum of the second) for every column of a block.
+// Calls finish(column, sum of the first numbers, sum of the second) for every column of a block. The threads, a power
+// of two, add up parts, then the upper half's sums go to the lower half until one is left of each.
 template <typename Block, typename Finish>
 AK_FUNCTION void merge_partials(const Partials& p, double* sums, int64_t index, const Block& block,
                                 const Finish& finish) {
@@ -145,23 +196,27 @@ AK_FUNCTION void merge_partials(const Partials& p, double* sums, int64_t index, 
         const int value = thread % kMergeValues;
         const int64_t column = index * kMergeColumns + value % kMergeColumns;
         double sum = 0.0;
+#if defined(__CUDACC__)
+#pragma unroll 8
+#endif
         for (int64_t part = thread / kMergeValues; part < p.parts && column < p.columns;
              part += threads / kMergeValues) {
             sum += p.data[(part * 2 + value / kMergeColumns) * p.columns + column];
         }
         sums[thread] = sum;
     });
-    block([&](int thread, int threads) {
+    for (int half = block.threads() / 2; half >= kMergeValues; half /= 2) {
+        block([&](int thread, int) {
+            if (thread < half) {
+                sums[thread] += sums[thread + half];
+            }
+        });
+    }
+    block([&](int thread, int) {
         const int64_t column = index * kMergeColumns + thread;
-        if (thread >= kMergeColumns || column >= p.columns) {
-            return;
+        if (thread < kMergeColumns && column < p.columns) {
+            finish(column, sums[thread], sums[thread + kMergeColumns]);
         }
-        double first = 0.0, second = 0.0;
-        for (int other = thread; other < threads; other += kMergeValues) {
-            first += sums[other];
-            second += sums[other + kMergeColumns];
-        }
-        finish(column, first, second);
     });
 }
 
