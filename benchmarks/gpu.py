@@ -23,9 +23,9 @@ KERNELS = LOGS / "kernels.json"
 PRECISION = LOGS / "precision.json"
 EVALUATION = LOGS / "evaluation.json"
 TRAIN_STEP = LOGS / "train_step" / "results.json"
-TRAIN_STEP_OPTIONS = ["--device", "cuda", "--methods", "fast", "free", "--precisions", "half-bf16", "half-fp16", "fp32"]
-TRAIN_STEP_OPTIONS += ["--skip", "compile", "search", "--budget", "100"]
-EVALUATED = ["--precisions", "fp32", "half-bf16", "half-fp16"]
+TRAIN_STEP_OPTIONS = ["--device", "cuda", "--methods", "fast", "free", "--precisions", "half-fp16", "half-bf16", "fp32"]
+TRAIN_STEP_OPTIONS += ["--skip", "compile", "--budget", "100"]
+EVALUATED = ["--precisions", "fp32", "half-fp16"]
 LOAD = "import sys, freefast; freefast.data.load('imagefolder', root=sys.argv[1])"
 """Decodes the images into their cache."""
 SANITIZED = "(guard_bands or many_channels or masked_nan or cuda-native) and not compile"

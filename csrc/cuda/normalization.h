@@ -5,9 +5,9 @@
 
 namespace advkernels::cuda {
 
-constexpr int64_t kSumBlocks = 256;   // two a multiprocessor of the largest GPUs; as many parts are merged
-constexpr int kRowsSummed = 4;        // loaded, and added up, before they join a thread's sums
-constexpr int64_t kRowBlocks = 1024;  // where nothing is summed
+constexpr int64_t kSumBlocks = 256;  // two a multiprocessor of the largest GPUs; as many parts are merged
+constexpr int kRowsSummed = 4;       // loaded, and added up, before they join a thread's sums
+constexpr int64_t kRowBlocks = 528;  // where nothing is summed: four a multiprocessor of the largest GPUs
 constexpr int kRowsAhead = 2;
 
 struct BatchMoments {

@@ -26,7 +26,7 @@ def close(got: Tensor, exact: Tensor, size: Tensor) -> bool:
     return bool((near | (got.double() == stored) | (got.isnan() & exact.isnan())).all())
 
 
-@pytest.mark.parametrize("case", cases()[::2], ids=str)  # a Triton kernel takes seconds to compile
+@pytest.mark.parametrize("case", cases()[::7], ids=str)  # a Triton kernel takes seconds to compile
 def test_l2_step_(case: Case, device: str, backend: str) -> None:
     generator = torch.Generator().manual_seed(0)
     delta, grad, x = images(case, device, generator)
