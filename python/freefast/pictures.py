@@ -104,7 +104,7 @@ def draw(folders: Sequence[Path], out: Path, device: str | None = None) -> list[
         except UserError as error:
             path.unlink(missing_ok=True)
             missing.append(f"{name} is not shown: {error}.")
-    text = " ".join([_ATTACK, *missing])
+    text = " ".join([*([_ATTACK] if pictures else []), *missing])
     sections = [Section(heading="Adversarial examples", text=text, pictures=pictures)]
     return sections + ([_surfaces(surfaces, out / "loss_surface.png")] if surfaces else [])
 

@@ -49,7 +49,7 @@ def figure(
     perturbation = adversarial - clean
     largest = perturbation.abs().max().item()
     gain = 0.5 / largest if largest > 0 else 1.0
-    names = [shorten(name, 12) for name in classes]
+    names = [shorten(name, 10) for name in classes]
     truth = labels.tolist()
     rows = (
         ("Clean", clean, clean_pred.tolist()),

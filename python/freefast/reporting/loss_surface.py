@@ -1,5 +1,6 @@
 """The loss around test samples, over a plane through each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,13 +93,18 @@ def measure(
     precision = precision or Precision.of(model)
     half = points // 2
     offsets = threat.epsilon * torch.arange(-half, half + 1) / half
-    signs = torch.randint(0, 2, images.shape, generator=generator(seed)).mul_(2).sub_(1).to(images)
+    signs = rademacher(images.shape, seed).to(device)
     with eval_mode(model):
         gradient = _gradient(model, images, labels, threat, precision)
         directions = torch.stack([gradient.sign(), signs])
         losses, wrong = _over_grid(model, images, labels, threat, precision, offsets.to(device), directions)
     slopes = (gradient * directions).sum((2, 3, 4)).T
     return LossSurface(offsets=offsets, losses=losses.cpu(), wrong=wrong.cpu(), slopes=slopes.cpu())
+
+
+def rademacher(shape: Sequence[int], seed: int) -> Tensor:
+    """Random signs, float32: -1 or 1, as likely, depending on the seed and the shape alone."""
+    return torch.randint(0, 2, tuple(shape), generator=generator(seed)).float() * 2 - 1
 
 
 def _gradient(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, precision: Precision) -> Tensor:
