@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
@@ -44,7 +44,7 @@ def figure(surfaces: Mapping[str, LossSurface]) -> Figure:
         axes.set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("b, along random signs")
-    bar = fig.colorbar(matplotlib.cm.ScalarMappable(scale, COLOURS), ax=panels, shrink=0.8, aspect=25)
+    bar = fig.colorbar(ScalarMappable(scale, COLOURS), ax=panels, shrink=0.8, aspect=25)
     bar.set_label("Cross-entropy, nats")
     return fig
 
