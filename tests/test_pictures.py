@@ -1,5 +1,7 @@
 """Pictures of a finished run's weights."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +63,15 @@ def test_a_run_whose_weights_do_not_fit_is_named(run: Path, tmp_path: Path) -> N
     (section,) = draw([broken], tmp_path)
     assert section.text.startswith(f"broken is not shown: {broken / 'model.safetensors'}: not safetensors")
     assert section.pictures == []
+
+
+def test_a_run_of_another_machine_is_shown(run: Path, tmp_path: Path) -> None:
+    """Trained by a backend and on a device that are not here."""
+    other, out = tmp_path / "other", tmp_path / "out"
+    shutil.copytree(run, other)
+    out.mkdir()
+    config = json.loads((run / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "backend": "triton", "device": "cuda:7"}))
+    here = draw([run], out, "cpu")[1].rows[0]
+    assert draw([other], out, "cpu")[1].rows[0] == {**here, "run": "other"}
+    assert draw([other], out)[0].text.startswith("other is not shown: device: cuda:7 is not there")

@@ -63,7 +63,7 @@ class Trained:
     @classmethod
     @contextmanager
     def load(cls, folder: Path, name: str, device: str | None = None) -> Iterator["Trained"]:
-        """A run under the backend and on as many threads as it was trained with.
+        """A run on as many threads as it was trained with; backends give the same bits, any will do.
 
         device: None takes the run's own
 
@@ -75,7 +75,7 @@ class Trained:
         precision = setup.make_precision(config)
         model = load_model(RunFolder(folder), config, data, precision).to(place)
         precision.require(model, place, torch.zeros(2, data.channels, *data.image_size, device=place))
-        with setup.runtime(config.backend, config.threads, config.seed, place):
+        with setup.runtime("auto", config.threads, config.seed, place):
             yield cls(
                 name=name, config=config, data=data, precision=precision, threat=setup.make_threat(config, data),
                 device=place, model=model,
