@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -200,7 +201,7 @@ def test_train_then_evaluate_then_report(folder: Path, capsys: pytest.CaptureFix
 
     assert main(["report", "run", "--out", "summary"]) == 0
     assert {path.name for path in (folder / "summary").iterdir()} == {
-        "results.json", "table.md", "table.csv", "curves.png", "report.html",
+        "results.json", "table.md", "table.csv", "curves.png", "report.html", "examples.png", "loss_surface.png",
     }  # fmt: skip
     assert main(["report", "run", "run"]) == 2
     shutil.copytree(folder / "run", folder / "other")
@@ -210,6 +211,29 @@ def test_train_then_evaluate_then_report(folder: Path, capsys: pytest.CaptureFix
     assert "--out: run holds a run" in capsys.readouterr().err
     assert (folder / "run" / "results.json").read_bytes() == before
     assert main(["report", "run", "--out", "run"]) == 0
+
+
+def headings(page: Path) -> list[str]:
+    return re.findall("<h2>(.*?)</h2>", page.read_text(encoding="utf-8"))
+
+
+def test_a_report_has_the_pictures_that_can_be_drawn(run: Path, folder: Path) -> None:
+    drawn = ["Results", "Training", "Adversarial examples", "Loss surface", "Settings", "Environment"]
+    assert headings(run / "report.html") == drawn
+    for name in ("one", "two"):
+        shutil.copytree(run, folder / name / "fast")
+    (folder / "two" / "fast" / "model.safetensors").unlink()
+    assert main(["report", "one", "two", "--out", "both"]) == 0
+    page = folder / "both" / "report.html"
+    assert headings(page) == [*drawn[:2], "Time and robustness", *drawn[2:]]
+    assert "fast-2 is not shown: two/fast holds no model.safetensors." in page.read_text(encoding="utf-8")
+    assert [path.name for path in (folder / "both").glob("examples*")] == ["examples_fast-1.png"]
+
+    assert main(["report", "two", "--out", "nothing"]) == 0
+    assert headings(folder / "nothing" / "report.html") == [name for name in drawn if name != "Loss surface"]
+    assert main(["report", "one", "--no-pictures", "--out", "plain"]) == 0
+    assert headings(folder / "plain" / "report.html") == ["Results", "Training", "Settings", "Environment"]
+    assert not list((folder / "plain").glob("examples*"))
 
 
 def test_precision_is_trained_evaluated_and_recorded(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -248,7 +272,7 @@ def test_compare_goes_on_and_writes_one_table(
     assert weights["fast"].stat().st_mtime_ns > written["fast"]
     assert {path.name for path in (folder / "all").iterdir()} == {
         "standard", "fast", "results.json", "table.md", "table.csv", "curves.png", "report.html",
-        "examples_standard.png", "examples_fast.png",
+        "examples_standard.png", "examples_fast.png", "loss_surface.png", "time_accuracy.png", "time_accuracy.svg",
     }  # fmt: skip
 
     assert main([*command, "--momentum", "0.8"]) == 2

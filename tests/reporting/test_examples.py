@@ -76,7 +76,7 @@ def test_png(pictures, tmp_path):
     examples.plot(*pictures, CLASSES, tmp_path / "examples.png")
     with Image.open(tmp_path / "examples.png") as image:
         assert image.format == "PNG"
-        assert image.size == (int((1.1 + 1.25 * 4) * 150), int((1.0 + 3 * 1.25 * 6 / 5) * 150))
+        assert image.size == (int((0.8 + 1.05 * 4) * 150), int((1.0 + 3 * 1.05 * 6 / 5) * 150))
         assert len(image.convert("RGB").getcolors(maxcolors=1 << 24)) > 100
 
 

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from freefast.errors import UserError
-from freefast.reporting import Run, report
+from freefast.reporting import Picture, Run, Section, report
+from freefast.reporting.table import Column
 
 NASTY = '<script>alert("x")</script>&amp;\'"><img src=http://evil.example/a.png>'
 VOID = {"meta", "img", "br", "link"}
@@ -17,7 +18,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
-        self.tags, self.open, self.lines, self.text = [], [], [], ""
+        self.tags, self.open, self.lines, self.text, self.headings = [], [], [], "", []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -36,6 +37,8 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text += data + "\n"
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings.append(data)
         if self.open and self.open[-1] in ("td", "th"):
             self.lines[-1][-1] += data
 
@@ -91,6 +94,36 @@ def test_images_are_the_files_inlined(tmp_path, image):
         with Image.open(io.BytesIO(content)) as opened:
             assert (opened.format, opened.size, opened.getpixel((0, 0))) == ("PNG", (40, 30), (1, 2, 3))
         assert attributes["alt"] == "Robust curves"
+
+
+def test_sections_stand_with_their_tables_texts_and_captions(tmp_path, image):
+    columns = [Column("Name", "name", None), Column("Share", "share", 2)]
+    sections = [
+        Section(heading="Table 4", text="As in the report.", rows=[{"name": "a < b", "share": 0.125}], columns=columns),
+        Section(
+            heading="Figures", pictures=[Picture(path=image, caption="First & last"), Picture(path=image, caption="")]
+        ),
+    ]
+    path = report.write(
+        tmp_path, title="T", runs=[make_run("a")], environment={}, sections=sections, banner="scaled down: <1 epoch"
+    )
+    parsed = Page(path.read_text(encoding="utf-8"))
+    assert parsed.headings == ["T", "Results", "Table 4", "Figures", "Settings", "Environment"]
+    assert parsed.lines[-2:] == [["Name", "Share"], ["a < b", "0.12"]]
+    before, _, after = " ".join(parsed.text.split()).partition("Table 4 As in the report.")
+    assert "scaled down: <1 epoch" in before.partition("Results")[0]
+    assert "First & last" in after
+    assert sum(tag == "img" for tag, _ in parsed.tags) == 2
+    assert "banner" not in [attributes.get("class") for _, attributes in page(tmp_path, []).tags]
+
+
+@pytest.mark.parametrize(("dpi", "size"), [(None, (600, 300)), (96, (600, 300)), (150, (384, 192)), (192, (300, 150))])
+def test_a_picture_has_its_own_size_in_inches(tmp_path, dpi, size):
+    path = tmp_path / "drawn.png"
+    Image.new("RGB", (600, 300)).save(path, **({} if dpi is None else {"dpi": (dpi, dpi)}))
+    (attributes,) = [attributes for tag, attributes in page(tmp_path, [], [path]).tags if tag == "img"]
+    assert (int(attributes["width"]), int(attributes["height"])) == size
+    assert attributes["class"] == ("scrolled" if size[0] == 600 else "shrunk")
 
 
 def test_nothing_is_fetched_or_run(tmp_path, image):

@@ -11,7 +11,7 @@ from freefast.progress import bars
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(CompareConfig):
-    """Train several methods for the same number of epochs and write one table, curves, examples and a report.
+    """Train several methods for the same number of epochs and write one table, figures and a report.
 
     Runs of the same settings that the folder holds are kept, interrupted ones gone on with.
     """

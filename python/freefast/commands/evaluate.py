@@ -19,6 +19,7 @@ from freefast.options import AUTO, AutoBool, AutoInt, AutoPixels, AutoStr, Limit
 from freefast.precision import Precision, PrecisionName
 from freefast.progress import bars
 from freefast.settings import Device
+from freefast.summary import write_report
 from freefast.threat import Norm, ThreatModel
 from freefast.training import results, setup
 from freefast.training.run_folder import RunFolder
@@ -133,6 +134,7 @@ class Evaluate:
         row_before = before.rows[-1] if before and before.rows else None
         environment = _environment(before, device)
         row = results.finish(config, folder, scores, subject.data.classes, environment, precision, row_before)
+        write_report([path], path, device=self.device)
         show([row], path)
 
     def _evaluate_into(self, out: Path, subject: Subject, device: torch.device) -> None:

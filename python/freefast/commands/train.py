@@ -8,6 +8,7 @@ from freefast.commands.shared import changes, fields_of, hint, show
 from freefast.config import TrainConfig
 from freefast.errors import UserError
 from freefast.progress import bars
+from freefast.summary import write_report
 from freefast.training.loop import train
 from freefast.training.run_folder import RunFolder
 
@@ -34,6 +35,7 @@ class Train(TrainConfig):
         go_on = f"freefast train {config.method} --resume {config.out}"
         with hint(go_on, config.out, "checkpoint.pt"), bars() as progress:
             result = train(config, resume=self.resume is not None, overwrite=self.overwrite, progress=progress)
+        write_report([result.folder], result.folder, device=config.device)
         show([result.row], result.folder)
 
     def _resumed(self, given: TrainConfig, folder: Path) -> TrainConfig:

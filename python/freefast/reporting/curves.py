@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from freefast.reporting.results import Run
+from freefast.reporting.section import Picture, Section
 from freefast.reporting.table import pgd_steps
 from freefast.reporting.text import shorten
 
@@ -30,6 +31,16 @@ Look = Mapping[str, Any]
 def plot(runs: Sequence[Run], path: Path | str) -> None:
     """Write the figure of `figure` as a PNG, 1650 pixels wide and as high as its legend asks."""
     figure(runs).savefig(path, dpi=DPI, format="png")
+
+
+def section(path: Path) -> Section:
+    """The figure, written to a file, with its caption."""
+    caption = (
+        "By epoch: accuracy on the images trained on, which are attacked ones but for standard training; natural "
+        "accuracy and accuracy under PGD on test images; mean loss of training. The evaluation after training counts "
+        "as the last epoch's."
+    )
+    return Section(heading="Training", pictures=[Picture(path=path, caption=caption)])
 
 
 def figure(runs: Sequence[Run]) -> Figure:

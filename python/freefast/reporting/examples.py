@@ -12,6 +12,7 @@ from torch import Tensor
 from freefast.reporting.text import shorten
 
 CORRECT, WRONG = "#00704F", "#B34700"
+PANEL = 1.05  # inches: the room of an image
 DPI = 150
 
 
@@ -48,7 +49,7 @@ def figure(
     perturbation = adversarial - clean
     largest = perturbation.abs().max().item()
     gain = 0.5 / largest if largest > 0 else 1.0
-    names = [shorten(name, 12) for name in classes]
+    names = [shorten(name, 10) for name in classes]
     truth = labels.tolist()
     rows = (
         ("Clean", clean, clean_pred.tolist()),
@@ -56,7 +57,7 @@ def figure(
         ("Adversarial", adversarial, adv_pred.tolist()),
     )
     samples, _, height, width = clean.shape
-    fig = Figure(figsize=(1.1 + 1.25 * samples, 1.0 + 3 * 1.25 * height / width), layout="constrained")
+    fig = Figure(figsize=(0.8 + PANEL * samples, 1.0 + 3 * PANEL * height / width), layout="constrained")
     panels = fig.subplots(3, samples, squeeze=False)
     for (title, images, predictions), line in zip(rows, panels, strict=True):
         line[0].set_ylabel(title)

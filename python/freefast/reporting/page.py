@@ -22,16 +22,17 @@ body {
   font: 1rem/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
 }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
-p, figcaption { color: var(--soft); font-size: .9rem; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .6rem; }
+.banner { padding: .6rem .8rem; border-left: 4px solid #e69f00; background: var(--band); color: var(--ink); }
+p, figcaption { color: var(--soft); font-size: .9rem; max-width: 48rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { vertical-align: bottom; white-space: normal; font-size: .85rem; color: var(--soft); }
 th.text, td.text { text-align: left; }
 tr > :first-child { position: sticky; left: 0; background: var(--paper); font-weight: 600; }
-figure { margin: 1rem 0; }
-img { display: block; max-width: 100%; border-radius: 6px; background: #ffffff; }
+figure { margin: 1.2rem 0; }
+img { display: block; max-width: 100%; height: auto; padding: .4rem; border-radius: 6px; background: #ffffff; }
 figcaption { margin-top: .3rem; }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; background: var(--band); }
 summary { padding: .5rem .8rem; cursor: pointer; font-weight: 600; overflow-wrap: anywhere; }
@@ -44,7 +45,8 @@ dd { margin: 0; overflow-wrap: anywhere; }
   table { font-size: .75rem; }
   th, td { padding: .35rem .25rem; }
   th { font-size: .7rem; }
-  img { max-width: none; width: 40rem; }
+  img.scrolled { max-width: none; }
+  .wide:has(> .scrolled) + figcaption::before { content: "Scrolls sideways. "; }
   dl > div { grid-template-columns: 8rem 1fr; }
 }
 </style>
@@ -52,16 +54,22 @@ dd { margin: 0; overflow-wrap: anywhere; }
 <body>
 <main>
 <h1>$title</h1>
+$banner
 $about
-<div class="wide" tabindex="0" role="region" aria-label="Results">
+<section>
+<h2>Results</h2>
 $table
-</div>
 <p>Accuracies are fractions of the test samples. Times are training alone.</p>
-$images
+</section>
+$sections
+<section>
 <h2>Settings</h2>
 $runs
+</section>
+<section>
 <h2>Environment</h2>
 $environment
+</section>
 </main>
 </body>
 </html>

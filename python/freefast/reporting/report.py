@@ -1,23 +1,21 @@
 """One HTML file with everything about some runs: no script, nothing fetched."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from freefast.errors import UserError
 from freefast.reporting import table
 from freefast.reporting.page import PAGE
 from freefast.reporting.results import Run
+from freefast.reporting.section import Section, figure, named, wide
 
 _ABOUT = ("dataset", "model", "epsilon", "samples", "restarts", "evaluated_in")
 _ATTACK = (
     "PGD-N: N steps of size epsilon / 4 (epsilon in pixel units) up the cross-entropy from a random start; a sample "
-    "stops once it is misclassified. Adversarial images, where shown, are of 50 steps."
+    "stops once it is misclassified."
 )
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def write(
@@ -26,20 +24,26 @@ def write(
     title: str,
     runs: Sequence[Run],
     environment: Mapping[str, Any],
-    images: Sequence[Path | str],
+    images: Sequence[Path | str] = (),
+    sections: Sequence[Section] = (),
+    banner: str = "",
 ) -> Path:
-    """Write `report.html`: the table, the images, every run's settings and the environment.
+    """Write `report.html`: the table, the sections, the images, every run's settings and the environment.
 
     images: PNG files, inlined; a file's name is its caption
+    sections: tables and figures with headings and captions
+    banner: what a reader must know first, if anything, such as that all was scaled down
 
     Raises: UserError where an image is not a PNG file.
     """
     path = Path(folder) / "report.html"
+    parts = [section.html() for section in sections] + [figure(named(Path(image))) for image in images]
     page = PAGE.substitute(
         title=escape(title),
+        banner=f'<p class="banner" role="note">{escape(banner)}</p>' if banner else "",
         about=_definitions(_shared(runs)),
-        table=table.html([run.row for run in runs]),
-        images="\n".join(_image(Path(image)) for image in images),
+        table=wide(table.html([run.row for run in runs]), "Results"),
+        sections="\n".join(parts),
         runs="\n".join(_run(run) for run in runs),
         environment=_definitions(environment),
     )
@@ -52,21 +56,6 @@ def _shared(runs: Sequence[Run]) -> dict[str, Any]:
     values = {key: [run.row.get(key) for run in runs] for key in _ABOUT}
     shared = {key: found[0] for key, found in values.items() if found and found.count(found[0]) == len(found)}
     return {key: value for key, value in shared.items() if value is not None} | {"attack": _ATTACK}
-
-
-def _image(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    if not content.startswith(_PNG):
-        raise UserError(f"{path}: wanted a PNG file")
-    caption = escape(path.stem.replace("_", " ").capitalize())
-    source = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    return (
-        f'<figure><div class="wide" tabindex="0"><img alt="{caption}" src="{source}"></div>'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
 
 
 def _run(run: Run) -> str:

@@ -94,9 +94,9 @@ def markdown(rows: Sequence[Row], shown: Sequence[Column] | None = None) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def html(rows: Sequence[Row]) -> str:
-    """The table as an HTML element; text columns have the class `text`."""
-    shown = columns(rows)
+def html(rows: Sequence[Row], shown: Sequence[Column] | None = None) -> str:
+    """The table as an HTML element; text columns have the class `text`; shown: other columns than `columns`."""
+    shown = columns(rows) if shown is None else shown
     body = "".join(_html_line("td", [_cell(row, column) for column in shown], shown) for row in rows)
     head = _html_line("th", [column.title for column in shown], shown)
     return f"<table>\n<thead>\n{head}</thead>\n<tbody>\n{body}</tbody>\n</table>"

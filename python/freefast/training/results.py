@@ -81,8 +81,9 @@ def finish(
     run = reporting.Run.load(folder.path)
     curves = folder.path / "curves.png"
     reporting.curves.plot([run], curves)
+    sections = [reporting.curves.section(curves)]
     title = f"{config.method} on {config.dataset}"
-    reporting.report.write(folder.path, title=title, runs=[run], environment=environment, images=[curves])
+    reporting.report.write(folder.path, title=title, runs=[run], environment=environment, sections=sections)
     return row
 
 

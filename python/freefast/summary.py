@@ -1,0 +1,43 @@
+"""One table and one page of finished runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from freefast import reporting
+from freefast.pictures import draw
+from freefast.reporting import curves, report, time_accuracy
+
+
+def summarize(
+    folders: Sequence[Path], out: Path, *, pictures: bool = True, device: str | None = None
+) -> list[dict[str, Any]]:
+    """Write the table and `results.json` of some run folders, and all that `write_report` writes.
+
+    Returns: the rows
+    """
+    rows = [dict(reporting.Run.load(folder).row) for folder in folders]
+    out.mkdir(parents=True, exist_ok=True)
+    reporting.results.write(out, rows, reporting.results.read(folders[0]).environment)
+    reporting.table.write(rows, out)
+    write_report(folders, out, pictures=pictures, device=device)
+    return rows
+
+
+def write_report(folders: Sequence[Path], out: Path, *, pictures: bool = True, device: str | None = None) -> None:
+    """Write `report.html` and its figures, by the results that the folders hold.
+
+    pictures: attack the runs' weights, for examples and loss surfaces
+    device: where; None takes each run's own
+    """
+    runs = [reporting.Run.load(folder) for folder in folders]
+    curves.plot(runs, out / "curves.png")
+    sections = [curves.section(out / "curves.png")]
+    if time_accuracy.can_plot(runs):
+        sections.append(time_accuracy.section(runs, out))
+    if pictures:
+        sections += draw(folders, out, device)
+    data = ", ".join(dict.fromkeys(str(run.row["dataset"]) for run in runs))
+    title = f"{', '.join(dict.fromkeys(run.method for run in runs))} on {data}"
+    environment = reporting.results.read(folders[0]).environment
+    report.write(out, title=title, runs=runs, environment=environment, sections=sections)
