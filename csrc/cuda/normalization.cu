@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kThreads) merge_moments_kernel(const __grid_co
 }
 
 template <Path path>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks)
+__global__ void __launch_bounds__(kThreads, kElementBlocks)
     normalize_relu_kernel(const __grid_constant__ NormalizeRelu arguments) {
     __shared__ StagedColumns staged;
     normalize_relu_block<path>(arguments, staged, blockIdx.x, SyncedBlock{});
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads) merge_sums_kernel(const __grid_const
 }
 
 template <Path path>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks)
+__global__ void __launch_bounds__(kThreads, kElementBlocks)
     normalize_relu_backward_kernel(const __grid_constant__ NormalizeReluBackward arguments) {
     __shared__ StagedColumns staged;
     normalize_relu_backward_block<path>(arguments, staged, blockIdx.x, SyncedBlock{});

@@ -9,6 +9,13 @@ constexpr int64_t kSumBlocks = 256;  // two a multiprocessor of the largest GPUs
 constexpr int kRowsSummed = 4;       // loaded, and added up, before they join a thread's sums
 constexpr int64_t kRowBlocks = 528;  // where nothing is summed: four a multiprocessor of the largest GPUs
 constexpr int kRowsAhead = 2;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000  // whose code takes more registers
+constexpr int kGradientRowsSummed = 2;
+constexpr int kElementBlocks = 2;
+#else
+constexpr int kGradientRowsSummed = kRowsSummed;
+constexpr int kElementBlocks = 4;  // a multiprocessor
+#endif
 
 struct BatchMoments {
     RowGrid grid;
@@ -204,7 +211,7 @@ AK_FUNCTION void sum_gradients(const NormalizeReluSums& a, const StagedColumns& 
             add_compensated(product.values[j], product_lost.values[j], sum_pairs<count>(products));
         }
     };
-    for_each_row<kRowsSummed>(a.grid, place_of<path>(a.grid, block, thread), load, use);
+    for_each_row<kGradientRowsSummed>(a.grid, place_of<path>(a.grid, block, thread), load, use);
     for (int j = 0; j < width; ++j) {
         slots.at(0, j, thread) = compensated(sum.values[j], sum_lost.values[j]);
         slots.at(1, j, thread) = compensated(product.values[j], product_lost.values[j]);
