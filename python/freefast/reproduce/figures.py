@@ -112,5 +112,5 @@ def _legend(fig: Figure, note: str) -> None:
         Line2D([], [], color=_GREY, label="the report's log", linewidth=_THEIRS),
     ]
     legend = fig.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    legend.set_title("\n".join(textwrap.wrap(note, _LETTERS)), prop={"size": 9})
-    legend.get_title().set(color="#555555", parse_math=False)
+    legend.set_title("\n".join(textwrap.wrap(note, _LETTERS)))
+    legend.get_title().set(fontsize=9, color="#555555", parse_math=False)

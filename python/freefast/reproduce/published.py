@@ -10,7 +10,7 @@ from freefast.reproduce.contents import LOGS
 
 FOLDER = Path(__file__).parent / "report"
 _TEXT = ("table", "method", "model", "setting")
-_METRICS = {
+_METRICS: dict[str, str] = {
     "train_acc": "train_accuracy", "train_loss": "train_loss", "test_acc": "natural",
     "pgd10_acc": "pgd10", "pgd20_acc": "pgd20", "pgd50_acc": "pgd50",
 }  # fmt: skip
@@ -38,10 +38,13 @@ def _run(recipe: str, lines: list[dict[str, str]]) -> Run:
     metrics = [_entry(line) for line in lines]
     seconds = [entry["seconds"] for entry in metrics]
     first, last = lines[0], metrics[-1]
-    row = {
-        **{key: first[key] for key in ("method", "model", "setting")},
+    accuracies: dict[str, float] = {key: last[key] for key in ("natural", "pgd10", "pgd20", "pgd50") if key in last}
+    row: dict[str, Any] = {
+        "method": first["method"],
+        "model": first["model"],
+        "setting": first["setting"],
         "dataset": "cifar10",
-        **{key: last[key] for key in ("natural", "pgd10", "pgd20", "pgd50") if key in last},
+        **accuracies,
         "epochs": len(metrics),
         "train_minutes": sum(seconds) / 60,
         "epoch_seconds": sum(seconds) / len(seconds),
