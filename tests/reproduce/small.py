@@ -54,7 +54,6 @@ def numbers(out: Path) -> dict[str, Any]:
         "rows": {name: [_timeless(row) for row in _rows(path)] for name, path in runs.items()},
         "weights": {name: (path / "model.safetensors").read_bytes() for name, path in runs.items()},
         "all": [_timeless(row) for row in _rows(out)],
-        "figures": {path.name for path in (out / "figures").glob("*")},
         "pages": {name: (path / "report.html").read_text().endswith("</html>\n") for name, path in runs.items()},
         "curves": {name: (path / "curves.png").read_bytes().endswith(b"IEND\xaeB`\x82") for name, path in runs.items()},
     }
