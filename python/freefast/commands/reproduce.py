@@ -26,17 +26,17 @@ class Reproduce(ReproduceConfig):
         _show(outcome)
         print(f"in {self.out}: report.html, tables/, figures/, runs/")
         if outcome.left:
-            print(f"left: {len(outcome.left)} runs ({', '.join(outcome.left)}): go on with the same command")
+            print(f"left: {', '.join(outcome.left)}: go on with the same command")
         if outcome.failures:
             name, reason = next(iter(outcome.failures.items()))
-            raise UserError(f"{len(outcome.failures)} runs failed, first {name}: {reason}")
+            raise UserError(f"failed: {len(outcome.failures)} of the runs, first {name}: {reason}")
 
 
 def _show(outcome: Reproduction) -> None:
     screen = console()
     for name, rows in outcome.tables.items():
         screen.print(f"\n{tables.title(name)}", highlight=False)
-        screen.print(table.render(rows, tables.COLUMNS))
+        screen.print(table.render(tables.narrow(rows), tables.NARROW))
     if any(row["whose"] == tables.PEEKED for rows in outcome.tables.values() for row in rows):
         screen.print(tables.PEEKING, highlight=False)
     screen.print(outcome.note, highlight=False)

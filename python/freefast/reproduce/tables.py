@@ -26,8 +26,10 @@ COLUMNS = (
     Column("Train time (min)", "train_minutes", 2),
     Column("Epoch time (s)", "epoch_seconds", 2),
 )
+NARROW = (Column("Run", "run", None), *COLUMNS[4:10])
+"""For terminals, of the lines of `narrow`."""
 _ABOUT = ("method", "model", "setting", "batch_size")
-PEEKED = "ours, best PGD-50 on test (peeks)"
+PEEKED = "ours, best (peeks)"
 PEEKING = (
     "Where the report attacked a run after every epoch, its row is of the epoch with the best PGD-50 on the test set. "
     "Ours is of the last epoch, and beside it of that choice, which peeks: the test set chooses what it judges."
@@ -92,6 +94,11 @@ def write(name: str, lines: Sequence[Mapping[str, Any]], note: str, folder: Path
         text.append(PEEKING)
     (folder / f"{name}.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
     table.write_csv([{**line, "note": note} for line in lines], folder / f"{name}.csv", COLUMNS)
+
+
+def narrow(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A table's lines with what a run is in one text, `run`."""
+    return [{**line, "run": " ".join(str(line[key]) for key in _ABOUT)} for line in lines]
 
 
 def title(name: str) -> str:
