@@ -31,7 +31,7 @@ class Scale:
 SCALES: Mapping[ScaleName, Scale] = {
     "tiny": Scale(
         epochs=15, batch=4,
-        changes={"limit_train": 160, "limit_test": 80, "width": 8, "precision": "fp32", "threads": 1},
+        changes={"limit_train": 96, "limit_test": 64, "width": 8, "precision": "fp32", "threads": 1},
     ),
     "small": Scale(
         epochs=3, changes={"limit_train": 10_000, "limit_test": 1000, "width": 16, "precision": "fp32"}
