@@ -1,4 +1,4 @@
-"""The command line: `freefast train|evaluate|compare|speedrun|report|bench|info`.
+"""The command line: `freefast train|evaluate|compare|speedrun|reproduce|report|bench|info`.
 
 Exit codes: 0 done, 2 bad input (one line on standard error), 130 interrupted.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from advkernels import BackendUnavailable
-from freefast.commands import Bench, Compare, Evaluate, Info, Report, Speedrun, Train
+from freefast.commands import Bench, Compare, Evaluate, Info, Report, Reproduce, Speedrun, Train
 from freefast.commands.recipe import recipe_settings
 from freefast.errors import UserError
 
@@ -23,6 +23,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
     | Annotated[Speedrun, tyro.conf.subcommand("speedrun", prefix_name=False)]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce", prefix_name=False)]
     | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
     | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
     | Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
@@ -49,7 +50,7 @@ def _show_warning(message: Warning | str, *where: object, **rest: object) -> Non
     print(f"freefast: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Speedrun | Report | Bench | Info:
+def _parse(argv: Sequence[str] | None) -> Train | Evaluate | Compare | Speedrun | Reproduce | Report | Bench | Info:
     said = io.StringIO()
     words = sys.argv[1:] if argv is None else argv
     natural = recipe_settings(words)

@@ -47,7 +47,8 @@ class Settings:
     preactresnet18)."""
 
     width: AutoInt = AUTO
-    """Channels of the first stage of preactresnet18 (auto: 64) and small_cnn (auto: 16)."""
+    """Channels of the first stage of preactresnet18 (auto: 64) and small_cnn (auto: 16), inside the blocks of the first
+    stage of resnet50 and resnet50_cifar (auto: 64)."""
 
     depth: AutoInt = AUTO
     """Layers of wideresnet, 6 n + 4 (auto: 28)."""

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "train, evaluate, compare, speedrun, report, bench, info"),
+        ([], "train, evaluate, compare, speedrun, reproduce, report, bench, info"),
         (["fly"], "fly"),
         (["train"], "Missing from freefast train: {standard,free,fast,pgd}"),
         (["train", "slow"], "'slow'"),

@@ -52,6 +52,20 @@ def test_resnet50_is_torchvisions() -> None:
         assert str(models.build("resnet50", 10)) == str(torchvision.models.resnet50())
 
 
+def test_a_narrow_resnet50_differs_in_the_3x3_convolutions_and_their_neighbours() -> None:
+    with torch.device("meta"):
+        narrow, own = (dict(models.build("resnet50", 10, width=width).named_modules()) for width in (16, 64))
+    assert narrow.keys() == own.keys()
+    for name, module in narrow.items():
+        if isinstance(module, nn.Conv2d):
+            inside = 1 if "downsample" in name or name == "conv1" else 4  # a quarter of 64
+            inputs = 1 if name.endswith("conv1") else inside
+            outputs = 1 if name.endswith("conv3") else inside
+            assert (module.in_channels * inputs, module.out_channels * outputs) == (
+                own[name].in_channels, own[name].out_channels,
+            )  # fmt: skip
+
+
 def test_resnet50_cifar_keeps_the_resolution() -> None:
     wanted = 25_557_032 - conv(3, 64, 7) + conv(3, 64, 3) - 2049 * 1000 + 2049 * 10
     assert count("resnet50_cifar", 10) == wanted
@@ -69,6 +83,7 @@ def test_resnet50_cifar_keeps_the_resolution() -> None:
         ("small_cnn", {"width": 3}, 9),
         ("wideresnet", {"depth": 10, "widen_factor": 1}, 8),
         ("resnet50_cifar", {}, 8),
+        ("resnet50_cifar", {"width": 8}, 8),
     ],
 )
 def test_logits_have_one_number_a_class(name: str, options: dict[str, int], size: int, device: str) -> None:
@@ -100,7 +115,7 @@ def test_preact_shortcut_takes_the_raw_input(device: str) -> None:
     [
         ("lenet", 3, {}, "preactresnet18, resnet50, resnet50_cifar, wideresnet, small_cnn, got 'lenet'"),
         ("small_cnn", 3, {"depth": 3}, "small_cnn: depth: wanted one of width"),
-        ("resnet50", 3, {"width": 3}, "resnet50: width: wanted no option"),
+        ("resnet50", 3, {"depth": 3}, "resnet50: depth: wanted one of width"),
         ("resnet50", 1, {}, "3 channels"),
         ("preactresnet18", 3, {"width": 7}, "width: wanted at least 8, .* got 7"),
         ("wideresnet", 3, {"depth": 12}, "depth: wanted 6 n \\+ 4"),

@@ -1,7 +1,9 @@
 """Recipes: what they say, what they refuse, and what the command line makes of them."""
 
+import dataclasses
 import fnmatch
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from freefast import TrainConfig, UserError, recipes
 from freefast.cli import main
+from freefast.reproduce import published
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,6 +19,7 @@ else:
     import tomli as tomllib
 
 FOLDER = Path(recipes.__file__).parent
+REPORT = [name for name in recipes.names() if name.startswith("report/")]
 SMALL = ["--limit-train", "40", "--limit-test", "10", "--width", "4", "--eval-steps", "1"]
 
 
@@ -23,8 +27,9 @@ SMALL = ["--limit-train", "40", "--limit-test", "10", "--width", "4", "--eval-st
 def test_every_recipe_says_where_it_comes_from_and_is_of_cifar10(name: str) -> None:
     assert "20" in (FOLDER / f"{name}.toml").read_text(encoding="utf-8").split("method =")[0]
     config = TrainConfig(**recipes.read(name))
-    assert (config.dataset, config.model, config.epsilon) == ("cifar10", "preactresnet18", 8 / 255)
-    assert (config.eval_steps, config.restarts) == ((50,), 10)
+    assert (config.dataset, config.epsilon) == ("cifar10", 8 / 255)
+    if name not in REPORT:
+        assert (config.model, config.eval_steps, config.restarts) == ("preactresnet18", (50,), 10)
 
 
 def test_wongs_settings() -> None:
@@ -50,6 +55,46 @@ def test_they_are_in_the_package() -> None:
     patterns = project["tool"]["setuptools"]["package-data"]["freefast"]
     for name in recipes.names():
         assert any(fnmatch.fnmatch(f"recipes/{name}.toml", pattern) for pattern in patterns)
+
+
+@pytest.mark.parametrize("name", REPORT)
+def test_a_recipe_of_the_report_is_the_run_that_its_name_says(name: str) -> None:
+    """free-MODEL-mREPLAYS-eEPOCHS, fast-MODEL-BATCH-aSTEP-eEPOCHS, and what is common in the report's code."""
+    form = r"report/(free|fast)-(preactresnet18|resnet50)-(?:m(\d+)|(\d+)-a(\d+))-e(\d+)(?:-charts)?"
+    method, model, replays, batch, alpha, epochs = re.fullmatch(form, name).groups()
+    config = TrainConfig(**recipes.read(name))
+    assert (config.method, config.model, config.epochs) == (method, model, int(epochs))
+    assert config.batch_size == int(batch or 128)
+    assert (config.replays, config.alpha) == (int(replays or 0) or None, int(alpha) / 255 if alpha else None)
+    assert (config.lr_max, config.schedule, config.peak) == (0.04 if method == "free" else 0.2, "cyclic", 0.5)
+    assert (config.momentum, config.weight_decay, config.restarts) == (0.9, 5e-4, 1)
+    assert (config.precision, config.master_weights, config.loss_scale) == ("half-fp16", False, "none")
+    assert (config.augment, config.width, config.delta_init) == (True, None, "random" if method == "fast" else None)
+
+
+def test_the_report_has_thirteen_runs_attacked_as_their_logs_are() -> None:
+    """Three attacks at the end, or PGD-50 after every epoch; the tables want both of the charts' runs of 45 epochs."""
+    runs = published.runs()
+    assert {f"report/{name}" for name in runs} == set(REPORT)
+    assert len(runs) == 13
+    for name, run in runs.items():
+        config = TrainConfig(**recipes.read(f"report/{name}"))
+        curve = [entry for entry in run.metrics if "pgd50" in entry]
+        assert len(run.metrics) == config.epochs
+        assert (config.eval_every, config.curve_steps) == ((1, (50,)) if len(curve) > 1 else (0, (10,)))
+        assert config.eval_steps == ((50,) if config.epochs == 90 else (10, 20, 50))
+
+
+def test_a_setting_that_a_recipe_does_not_know_is_the_default() -> None:
+    """So recipes stay what they are when freefast gets new options."""
+    for name in recipes.names():
+        given = recipes.read(name)
+        assert set(given) < {field.name for field in dataclasses.fields(TrainConfig)}
+        config, default = TrainConfig(**given), TrainConfig(method=given["method"], dataset="cifar10")
+        implied = {"master_weights", "loss_scale", "model_options"}
+        for field in dataclasses.fields(TrainConfig):
+            if field.name not in {*given, *implied, "out"}:
+                assert getattr(config, field.name) == getattr(default, field.name)
 
 
 @pytest.fixture
@@ -94,6 +139,23 @@ def test_a_packaged_recipe_by_its_name(folder: Path) -> None:
     assert (config["master_weights"], config["epochs"], config["dataset"]) == (False, 1, "fake")
 
 
+@pytest.mark.parametrize("name", REPORT)
+def test_every_recipe_of_the_report_trains(name: str, folder: Path) -> None:
+    """Shrunk by options; every other setting is the recipe's."""
+    small = {"dataset": "fake", "epochs": 1, "width": 8, "limit_train": 10, "limit_test": 4, "batch_size": 10,
+             "eval_steps": (1,), "curve_steps": (1,), "precision": "fp32", "augment": False}  # fmt: skip
+    options = [word for key, value in small.items() for word in _option(key, value)]
+    assert main(["train", "--recipe", name, *options, "--out", "run"]) == 0
+    config = json.loads(Path("run/config.json").read_text(encoding="utf-8"))
+    for key, value in (recipes.read(name) | small).items():
+        assert config[key] == (list(value) if isinstance(value, tuple) else value), key
+
+
+def _option(name: str, value: object) -> list[str]:
+    words = value if isinstance(value, tuple) else ["off"] if value is False else [value]
+    return [f"--{name.replace('_', '-')}", *map(str, words)]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -123,7 +185,10 @@ def test_a_wrong_recipe_is_one_line_with_file_and_field(
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("nowhere", "recipe: wanted a file that ends in .toml, or one of fast-15, free-8, speedrun, got 'nowhere'"),
+        (
+            "nowhere",
+            "recipe: wanted a file that ends in .toml, or one of fast-15, free-8, report/.*, speedrun, got 'nowhere'",
+        ),
         ("../recipes/fast-15", "recipe: wanted a file"),
         ("", "recipe: wanted a file"),
         ("nowhere.toml", "nowhere.toml: No such file"),

@@ -55,8 +55,14 @@ def show(
     columns: Sequence[reporting.table.Column] | None = None,
 ) -> None:
     """Print the table, and what is in the folder; columns: the table's, the report's where None."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH
-    console.print(reporting.table.render(rows, columns))
-    console.print(f"in {folder}: {written}", highlight=False, soft_wrap=True)
+    screen = console()
+    screen.print(reporting.table.render(rows, columns))
+    screen.print(f"in {folder}: {written}", highlight=False, soft_wrap=True)
+
+
+def console() -> Console:
+    """Standard output, with room for a table where it is no terminal."""
+    screen = Console()
+    if not screen.is_terminal:
+        screen.width = _WIDTH
+    return screen

@@ -22,7 +22,7 @@ def build(name: str, num_classes: int, channels: int = 3, **options: int) -> nn.
     name: one of `MODELS`
     num_classes: outputs (`resnet50` keeps its 1000, as the report ran it)
     channels: of the images
-    options: the model's own: `width` (preactresnet18, small_cnn), `depth` and `widen_factor` (wideresnet)
+    options: the model's own: `width` (all but wideresnet), `depth` and `widen_factor` (wideresnet)
 
     Raises: UserError where the name or an option is unknown, or an option's value is impossible.
     """
@@ -31,12 +31,9 @@ def build(name: str, num_classes: int, channels: int = 3, **options: int) -> nn.
     known = set(inspect.signature(MODELS[name]).parameters) - {"num_classes", "channels"}
     for option in options:
         if option not in known:
-            raise UserError(f"model {name}: {option}: wanted {_listed(known)}, got an unknown option")
+            wanted = ", ".join(sorted(known))
+            raise UserError(f"model {name}: {option}: wanted one of {wanted}, got an unknown option")
     return MODELS[name](num_classes=num_classes, channels=channels, **options)
-
-
-def _listed(known: set[str]) -> str:
-    return f"one of {', '.join(sorted(known))}" if known else "no option"
 
 
 __all__ = ["MODELS", "build", "preactresnet18", "resnet50", "resnet50_cifar", "small_cnn", "wideresnet"]

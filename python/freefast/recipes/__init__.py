@@ -19,8 +19,8 @@ _HINTS = get_type_hints(TrainConfig)
 
 
 def names() -> list[str]:
-    """The recipes that come with freefast."""
-    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+    """The recipes that come with freefast; those below report/ are of the report's runs."""
+    return sorted(path.relative_to(_FOLDER).with_suffix("").as_posix() for path in _FOLDER.rglob("*.toml"))
 
 
 def read(recipe: str) -> dict[str, Any]:

@@ -103,16 +103,18 @@ def html(rows: Sequence[Row], shown: Sequence[Column] | None = None) -> str:
 
 
 def write(rows: Sequence[Row], folder: Path | str, shown: Sequence[Column] | None = None) -> None:
-    """Write `table.md` and `table.csv`; shown: other columns than `columns`.
-
-    The CSV has the rows' own keys and unrounded values: the table's columns first, then every other key.
-    """
+    """Write `table.md` and `table.csv`; shown: other columns than `columns`."""
     folder = Path(folder)
     shown = columns(rows) if shown is None else shown
     (folder / "table.md").write_text(markdown(rows, shown), encoding="utf-8")
+    write_csv(rows, folder / "table.csv", shown)
+
+
+def write_csv(rows: Sequence[Row], path: Path, shown: Sequence[Column]) -> None:
+    """Write the rows' own keys and unrounded values: the table's columns first, then every other key."""
     first = [column.key for column in shown if column.key != "ball"]  # of norm and epsilon
     keys = dict.fromkeys(first + [key for row in rows for key in row])
-    with open(folder / "table.csv", "w", encoding="utf-8", newline="") as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(keys), restval="")
         writer.writeheader()
         writer.writerows(rows)

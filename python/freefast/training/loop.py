@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from freefast import reporting
 from freefast.attacks.health import GradientWarning
 from freefast.config import TrainConfig
 from freefast.data import ImageData, Split
-from freefast.errors import UserError
+from freefast.errors import StoppedError, UserError
 from freefast.evaluation import evaluate
 from freefast.progress import Advance, track
 from freefast.training import checkpoint, results, setup
@@ -46,7 +47,12 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, *, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train, evaluate and write the run folder.
 
@@ -55,9 +61,10 @@ def train(
 
     resume: go on from the checkpoint in `config.out`, whose run has these settings but for device, workers and graph
     overwrite: replace the run in `config.out`
+    stop: asked before every epoch and before the evaluation at the end whether to stop there
 
     Raises: UserError where data, device, model or folder are not as the settings say, the loss is not finite, or
-        BatchNorm cannot take a last batch of one sample.
+        BatchNorm cannot take a last batch of one sample; StoppedError where `stop` said so.
     """
     folder = RunFolder(config.out)
     if resume:
@@ -74,7 +81,8 @@ def train(
         else:
             folder.create(config, overwrite)
             _save(folder, run.state, run.done)
-        _epochs(run, folder, progress)
+        _epochs(run, folder, progress, stop)
+        _go_on_unless(stop)
         model = run.state.final_model()
         scores = evaluate(
             model, data, run.state.threat,
@@ -145,12 +153,18 @@ def _make_step(run: _Run) -> CapturedStep:
     return CapturedStep(run.state, setup.make_step(config), run.batches, config.batch_size, config.graph)
 
 
-def _epochs(run: _Run, folder: RunFolder, progress: Progress | None) -> None:
+def _go_on_unless(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise StoppedError
+
+
+def _epochs(run: _Run, folder: RunFolder, progress: Progress | None, stop: Callable[[], bool]) -> None:
     config, state, samples = run.config, run.state, len(run.data.train)
     step = _make_step(run)
     title = f"{config.method} {config.setting}".strip()
     with track(progress, title, config.epochs * samples, done=run.done * samples) as advance:
         for epoch in range(run.done + 1, config.epochs + 1):
+            _go_on_unless(stop)
             before = state.updates if state.scaler.is_enabled() else 0
             entry = {"epoch": epoch, **_epoch(run, step, epoch, advance)}
             if epoch == run.done + 1:

@@ -1,0 +1,108 @@
+"""The runs of a reproduction, one after the other: what is done is kept, what was begun is gone on with."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from rich.progress import Progress
+
+from freefast.compare import found
+from freefast.config import TrainConfig
+from freefast.errors import StoppedError, UserError
+from freefast.training.loop import train
+
+State = Literal["waiting", "begun", "trained", "finished", "failed"]
+_END = b"</html>\n"
+
+
+class Queue:
+    """Runs by name, the shortest first, so that a budget leaves as few as possible undone.
+
+    minutes: after which no run and no epoch is begun
+
+    Raises: UserError where a run's folder holds another run.
+    """
+
+    def __init__(self, runs: Mapping[str, TrainConfig], minutes: float) -> None:
+        self.runs = dict(sorted(runs.items(), key=lambda item: _passes(item[1])))
+        self.states: dict[str, State] = {name: state(run) for name, run in self.runs.items()}
+        """Of every run, now."""
+        self.failures: dict[str, str] = {}
+        """Why a run failed."""
+        self._deadline = time.monotonic() + 60 * minutes
+
+    @property
+    def left(self) -> list[str]:
+        """Names of the runs that are not finished."""
+        return [name for name, now in self.states.items() if now != "finished"]
+
+    def work(self, progress: Progress | None = None) -> None:
+        """Run all that is left, until the budget is spent; a run that fails does not keep the others from theirs."""
+        with _view(progress, self.states) as show:
+            for name in self.left:
+                if self._is_spent():
+                    break
+                show(name, "running")
+                self._run(name, progress)
+                show(name, self.states[name])
+
+    def _run(self, name: str, progress: Progress | None) -> None:
+        run, before = self.runs[name], self.states[name]
+        try:
+            # a run that was killed before its first checkpoint has nothing to go on with
+            begun = before in ("begun", "trained")
+            train(run, resume=begun, overwrite=not begun, progress=progress, stop=self._is_spent)
+            self.states[name] = "finished"
+        except StoppedError:
+            self.states[name] = state(run)
+        except UserError as error:
+            self.states[name] = "failed"
+            self.failures[name] = str(error)
+
+    def _is_spent(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+
+def state(run: TrainConfig) -> State:
+    """How far a run is, by its folder; a finished one has all its files.
+
+    Raises: UserError where the folder holds another run.
+    """
+    if not (run.out / "config.json").exists() or not (run.out / "checkpoint.pt").exists():
+        return "waiting"
+    now = found(run)
+    if now == "finished":
+        return "finished" if _is_whole(run.out / "report.html") else "trained"
+    return "begun" if now == "begun" else "trained"
+
+
+def _is_whole(page: Path) -> bool:
+    """Whether the last file that a run writes was written to its end."""
+    return page.exists() and page.read_bytes().endswith(_END)
+
+
+def _passes(run: TrainConfig) -> int:
+    """Backward passes over the training data."""
+    return run.epochs * (run.replays if run.method == "free" else 2)
+
+
+@contextmanager
+def _view(progress: Progress | None, states: Mapping[str, str]) -> Iterator[Callable[[str, str], None]]:
+    """A line a run above the bars of the one that runs; yields what to call when a run's state is another."""
+    if progress is None:
+        yield lambda name, now: None
+        return
+    progress.start()
+    lines = {name: progress.add_task("", total=1, start=False) for name in states}
+
+    def show(name: str, now: str) -> None:
+        progress.update(lines[name], description=f"{name}: {now}", completed=int(now == "finished"))
+        for task in progress.task_ids:
+            if task not in lines.values():
+                progress.remove_task(task)
+
+    for name, now in states.items():
+        show(name, now)
+    yield show

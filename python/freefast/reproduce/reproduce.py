@@ -1,0 +1,106 @@
+"""The report, run again: its queue of runs, and what is made of those that are finished."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from freefast import reporting
+from freefast.errors import UserError
+from freefast.reporting import Run
+from freefast.reproduce import figures, tables
+from freefast.reproduce.config import ReproduceConfig
+from freefast.reproduce.contents import FIGURES, TABLES, TITLE
+from freefast.reproduce.queue import Queue
+from freefast.reproduce.scales import described
+from freefast.training import setup
+
+_SETTINGS = "reproduce.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """What a call made, and what is left."""
+
+    tables: Mapping[str, Sequence[Mapping[str, Any]]]
+    """The lines of each table by its name."""
+
+    note: str
+    """Scale and data, in a line."""
+
+    left: Sequence[str]
+    """Runs that are not finished."""
+
+    failures: Mapping[str, str]
+    """Why some of them failed."""
+
+
+def reproduce(config: ReproduceConfig, progress: Progress | None = None) -> Reproduction:
+    """Run what is left of the queue, then write tables, figures, `results.json` and `report.html` into `config.out`.
+
+    Runs that are finished are kept, interrupted ones gone on with at their last epoch, whatever interrupted them.
+
+    Raises: UserError where the data is not there, or the folder is of other settings or holds something else.
+    """
+    runs = config.runs()
+    _require_settings(config)
+    setup.make_data(next(iter(runs.values())))
+    queue = Queue(runs, config.budget_minutes)
+    _write_settings(config)
+    queue.work(progress)
+    return _write(config, queue)
+
+
+def _require_settings(config: ReproduceConfig) -> None:
+    path = config.out / _SETTINGS
+    if not path.exists():
+        if config.out.exists() and any(config.out.iterdir()):
+            raise UserError(f"--out: {config.out} holds something else than a reproduction, wanted another folder")
+        return
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+    for name, wanted in config.kept().items():
+        if stored.get(name) != wanted:
+            option = name.replace("_", "-")
+            before = f"{config.out} was made with {stored.get(name)}, not {wanted}"
+            raise UserError(f"--{option}: {before}: give another --out")
+
+
+def _write_settings(config: ReproduceConfig) -> None:
+    config.out.mkdir(parents=True, exist_ok=True)
+    part = config.out / f".{_SETTINGS}.part"
+    part.write_text(json.dumps(config.kept(), indent=2) + "\n", encoding="utf-8")
+    os.replace(part, config.out / _SETTINGS)
+
+
+def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
+    ours = {name: Run.load(run.out) for name, run in queue.runs.items() if name not in queue.left}
+    note = described(config.scale, next(iter(queue.runs.values())))
+    lines = {name: tables.rows(name, ours, queue.states) for name in config.contents if name in TABLES}
+    for name, rows in lines.items():
+        tables.write(name, rows, note, _folder(config, "tables"))
+    drawn = [name for name in config.contents if name in FIGURES]
+    pictures = [figures.write(name, ours, note, _folder(config, "figures")) for name in drawn]
+    _page(config.out, note, list(ours.values()), pictures, queue)
+    return Reproduction(tables=lines, note=note, left=queue.left, failures=queue.failures)
+
+
+def _page(out: Path, note: str, runs: Sequence[Run], pictures: Sequence[Path], queue: Queue) -> None:
+    """`results.json` and `report.html` of the finished runs."""
+    environment = reporting.results.read(out / "runs" / runs[0].name).environment if runs else {}
+    summary = {"note": note, "left": queue.left, "failures": queue.failures}
+    reporting.results.write(out, [run.row for run in runs], environment, summary)
+    title = f"{TITLE}, run again. {note}"
+    reporting.report.write(out, title=title, runs=runs, environment=environment, images=pictures)
+
+
+def _folder(config: ReproduceConfig, name: str) -> Path:
+    folder = config.out / name
+    folder.mkdir(exist_ok=True)
+    return folder

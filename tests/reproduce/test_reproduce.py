@@ -1,0 +1,259 @@
+"""The queue: what is run, what is kept, where it stops, what it refuses; and what is written of it."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import small
+
+from freefast import UserError, reporting
+from freefast.reproduce import figures, queue
+from freefast.reproduce.config import ReproduceConfig
+from freefast.reproduce.contents import FIGURES, TABLES
+from freefast.reproduce.queue import Queue
+from freefast.training import loop
+from freefast.training.captured import CapturedStep
+
+FREE, FAST = "free-preactresnet18-m8-e90", "fast-preactresnet18-128-a10-e90"
+ONLY = ["--only", "table-7.1"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished reproduction of two runs, which nothing may change."""
+    out = tmp_path_factory.mktemp("reproduce") / "out"
+    assert small.reproduce(*ONLY, "figure-5", "--out", str(out)) == 0
+    return out
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "out")
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("trains")
+
+    monkeypatch.setattr(CapturedStep, "__call__", refused)
+
+
+def test_what_is_written(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "reproduce.json", "results.json", "report.html", "runs", "tables", "figures",
+    }  # fmt: skip
+    assert {path.name for path in (finished / "runs").iterdir()} == {FREE, FAST}
+    assert {path.name for path in (finished / "tables").iterdir()} == {"table-7.1.md", "table-7.1.csv"}
+    assert {path.name for path in (finished / "figures").iterdir()} == {"figure-5.png", "figure-5.svg"}
+    summary = json.loads((finished / "results.json").read_text(encoding="utf-8"))["summary"]
+    assert (summary["left"], summary["failures"]) == ([], {})
+
+
+def test_everything_says_its_scale(finished: Path) -> None:
+    said = "Scale tiny, which is not the report's"
+    with open(finished / "tables" / "table-7.1.csv", encoding="utf-8", newline="") as file:
+        assert all(said in line["note"] for line in csv.DictReader(file))
+    for name in ("tables/table-7.1.md", "results.json"):
+        assert said in (finished / name).read_text(encoding="utf-8")
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert said in page.replace("&#x27;", "'")
+
+
+def test_epsilon_and_steps_are_in_the_data_sets_proportion(finished: Path) -> None:
+    config = json.loads((finished / "runs" / FAST / "config.json").read_text(encoding="utf-8"))
+    assert (config["epsilon"], config["alpha"]) == (0.2, 0.25)
+
+
+def test_again_it_trains_nothing(copy: Path, no_training: None, capsys: pytest.CaptureFixture) -> None:
+    before = small.numbers(copy)
+    shutil.rmtree(copy / "tables")
+    assert small.reproduce(*ONLY, "--out", str(copy)) == 0
+    assert small.numbers(copy) == before
+    out = capsys.readouterr().out
+    assert "ours, best (peeks)" in out
+    assert "left:" not in out
+
+
+def test_another_table_keeps_the_runs_that_are_there(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    kept = {path: path.stat().st_mtime_ns for path in (copy / "runs").glob("*/checkpoint.pt")}
+    assert small.reproduce("--only", "table-6.1", "--out", str(copy)) == 0
+    runs = {path.name for path in (copy / "runs").iterdir()}
+    assert runs == {FREE, FAST, *TABLES["table-6.1"]}
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (copy / "tables" / "table-7.1.md").exists()
+
+
+def test_a_budget_of_nothing_leaves_everything(
+    tmp_path: Path, no_training: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    drawn = []
+    monkeypatch.setattr(figures, "write", lambda name, *_: drawn.append(name))
+    monkeypatch.setattr(reporting.report, "write", lambda *_, **__: None)
+    assert small.reproduce("--budget-minutes", "0", "--out", str(tmp_path / "out")) == 0
+    out = capsys.readouterr().out
+    assert "left: free-preactresnet18-m2-e45, " in out
+    assert "go on with the same command" in out
+    assert "ours: waiting" in out
+    assert {path.stem for path in (tmp_path / "out" / "tables").iterdir()} == set(TABLES)
+    assert drawn == list(FIGURES)
+
+
+@pytest.mark.parametrize("asked", [5, 8, 12])
+def test_a_spent_budget_stops_between_epochs(
+    asked: int, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """asked: times that the queue looks at the clock until its time is over."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        answers: Iterator[bool] = iter([False] * (asked - 1) + [True] * 100)
+        patch.setattr(Queue, "_is_spent", lambda self: next(answers))
+        assert small.reproduce(*ONLY, "--out", str(out)) == 0
+    assert "left: " in capsys.readouterr().out
+    epochs = sum(len((run / "metrics.jsonl").read_text().splitlines()) for run in (out / "runs").iterdir())
+    # a run asks before it begins, before each of its 6 epochs and before its evaluation
+    assert epochs == {5: 3, 8: 6, 12: 8}[asked]
+    assert small.reproduce(*ONLY, "--out", str(out)) == 0
+    assert small.numbers(out) == small.numbers(finished)
+
+
+def test_an_interrupt_says_how_to_go_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    call, calls = CapturedStep.__call__, iter(range(100))
+
+    def interrupted(self: CapturedStep, count: int) -> None:
+        if next(calls) == 15:
+            raise KeyboardInterrupt
+        call(self, count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CapturedStep, "__call__", interrupted)
+        assert small.reproduce(*ONLY, "--out", str(tmp_path / "out")) == 130
+    assert "go on with: the same command" in capsys.readouterr().err
+    assert small.reproduce(*ONLY, "--out", str(tmp_path / "out")) == 0
+    assert small.numbers(tmp_path / "out") == small.numbers(finished)
+
+
+def half_created(run: Path) -> None:
+    """Killed before the first checkpoint."""
+    for name in ("checkpoint.pt", "model.safetensors", "results.json", "report.html", "curves.png"):
+        (run / name).unlink()
+    (run / "metrics.jsonl").write_text("")
+    (run / ".checkpoint.pt.part").write_bytes(b"PK\x03")
+
+
+def without_settings(run: Path) -> None:
+    """Killed before config.json."""
+    shutil.rmtree(run)
+    run.mkdir()
+    (run / "metrics.jsonl").touch()
+    (run / ".config.json.part").write_text('{"meth')
+
+
+def half_a_line(run: Path) -> None:
+    """Killed while an epoch that the checkpoint does not know was written down."""
+    (run / "results.json").unlink()
+    with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"epoch": 7, "train_lo')
+
+
+def half_a_page(run: Path) -> None:
+    """Killed while the last file was written."""
+    page = run / "report.html"
+    page.write_bytes(page.read_bytes()[:1000])
+    (run / "curves.png").write_bytes(b"\x89PNG")
+
+
+def without_pictures(run: Path) -> None:
+    """Killed behind results.json."""
+    (run / "report.html").unlink()
+    (run / "curves.png").unlink()
+
+
+@pytest.mark.parametrize("damage", [half_created, without_settings, half_a_line, half_a_page, without_pictures])
+def test_what_a_kill_leaves_is_gone_on_with(damage: object, finished: Path, copy: Path) -> None:
+    damage(copy / "runs" / FAST)
+    assert small.reproduce(*ONLY, "--out", str(copy)) == 0
+    assert small.numbers(copy) == small.numbers(finished)
+
+
+def test_half_written_pages_and_settings_are_written_again(finished: Path, copy: Path) -> None:
+    """They are made anew at every end of the queue."""
+    for path in (copy / "report.html", *copy.glob("tables/*"), *copy.glob("figures/*")):
+        path.write_bytes(path.read_bytes()[:9])
+    (copy / ".reproduce.json.part").write_text("{")
+    assert small.reproduce(*ONLY, "figure-5", "--out", str(copy)) == 0
+    for path in (*finished.glob("tables/*"), *finished.glob("figures/*.png")):
+        assert (copy / path.relative_to(finished)).read_bytes() == path.read_bytes()
+    assert (copy / "report.html").read_text(encoding="utf-8").endswith("</html>\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scale", "small"], "--scale: .* was made with tiny, not small: give another --out"),
+        (["--seed", "1"], "--seed: .* was made with 0, not 1"),
+        (["--dataset", "fake"], "--dataset: .* was made with digits, not fake"),
+        (["--precision", "fp32"], "--precision: .* was made with None, not fp32"),
+        (["--only", "table-9"], "only: wanted some of table-5.1"),
+        (["--budget-minutes", "-1"], "budget_minutes: wanted a number of at least 0"),
+        (["--precision", "half"], "precision: wanted one of fp32"),
+    ],
+)
+def test_other_settings_in_the_same_folder(
+    options: list[str], message: str, copy: Path, no_training: None, capsys: pytest.CaptureFixture
+) -> None:
+    before = small.numbers(copy)
+    assert small.reproduce(*options, "--out", str(copy)) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert re.search(message, err)
+    assert small.numbers(copy) == before
+
+
+def test_a_folder_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "thesis.tex").touch()
+    assert small.reproduce("--out", str(tmp_path)) == 2
+    assert "holds something else than a reproduction" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_data_that_is_not_there_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    options = ["--dataset", "imagefolder", "--data-root", str(tmp_path / "nowhere")]
+    assert small.reproduce(*options, "--out", str(out)) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The report's Free log that ended in NaN would be such a run."""
+    train = loop.train
+
+    def failing(config: object, **options: object) -> object:
+        if config.method == "fast":
+            raise UserError("the loss is not finite in epoch 2")
+        return train(config, **options)
+
+    monkeypatch.setattr(queue, "train", failing)
+    assert small.reproduce(*ONLY, "--out", str(tmp_path / "out")) == 2
+    told = capsys.readouterr()
+    assert f"failed: 1 of the runs, first {FAST}: the loss is not finite in epoch 2" in told.err
+    assert "ours: failed" in told.out
+    assert (tmp_path / "out" / "runs" / FREE / "results.json").exists()
+
+
+def test_the_shortest_run_is_the_first() -> None:
+    config = ReproduceConfig(dataset="digits")
+    runs = config.runs()
+    order = list(Queue(runs, 0).runs)
+    assert order[0] == "free-preactresnet18-m2-e45"  # 90 passes, as Fast's 45 epochs have, and named first
+    assert set(order[-2:]) == {"free-preactresnet18-m8-e90", "free-resnet50-m8-e90"}
+    assert len(order) == 12
