@@ -14,7 +14,10 @@ from freefast.settings import Settings
 Method = Literal["standard", "free", "fast", "pgd"]
 METHODS: tuple[Method, ...] = get_args(Method)
 DELTA_INITS = ("zero", "random", "previous")
-OWNERS = {"alpha": ("fast", "pgd"), "delta_init": ("fast",), "pgd_steps": ("pgd",), "replays": ("free",)}
+OWNERS = {
+    "alpha": ("fast", "pgd"), "delta_init": ("fast",), "pgd_steps": ("pgd",), "replays": ("free",),
+    "guard_samples": ("free", "fast", "pgd"),
+}  # fmt: skip
 """The settings that only some methods have."""
 
 
@@ -45,6 +48,10 @@ class TrainConfig(Settings):
                 raise UserError(f"{name}: is of {' and '.join(methods)}, got it for {self.method}")
         for name, value in self._natural().items():
             self._default(name, value)
+        if self.select == "best" and (self.method == "standard" or self.guard_samples == 0):
+            raise UserError("select: best is by the guard, which standard and guard_samples 0 have none of")
+        if self.on_collapse == "rollback" and self.method == "free":
+            raise UserError("on_collapse: rollback shrinks alpha, which is of fast and pgd, got it for free")
         for name in ("lr_max", "alpha"):
             self._at_least(name, 0)
         for name in ("replays", "pgd_steps"):

@@ -17,6 +17,7 @@ def test_cifar10_is_trained_as_in_the_report() -> None:
     assert (fast.schedule, fast.momentum, fast.weight_decay) == ("cyclic", 0.9, 5e-4)
     assert (fast.label_smoothing, fast.weight_average, fast.resize_epochs, fast.peak) == (0, 0, 0, 0.5)
     assert (fast.compile, fast.cudnn_search) == (False, False)
+    assert (fast.guard_samples, fast.on_collapse, fast.select) == (None, "continue", None)
     assert (fast.delta_init, fast.setting) == ("random", "alpha=10/255")
     free = TrainConfig(method="free", dataset="cifar10")
     assert (free.lr_max, free.replays, free.updates_per_batch, free.setting) == (0.04, 8, 8, "m=8")
@@ -97,6 +98,14 @@ def test_json_of_another_version_is_refused() -> None:
         ({"resize_from": 6, "resize_epochs": 21}, "resize_epochs: wanted at most 20, the epochs, got 21"),
         ({"method": "free", "alpha": 0.1}, "alpha: is of fast and pgd, got it for free"),
         ({"method": "pgd", "pgd_steps": 0}, "pgd_steps"),
+        ({"guard_samples": -1}, "guard_samples"),
+        ({"method": "standard", "guard_samples": 5}, "guard_samples: is of free and fast and pgd, got it for standard"),
+        ({"on_collapse": "panic"}, "on_collapse: wanted one of continue, stop, rollback, got 'panic'"),
+        ({"method": "free", "on_collapse": "rollback"}, "on_collapse: rollback shrinks alpha, .*, got it for free"),
+        ({"select": "first"}, "select: wanted one of best, last, report, got 'first'"),
+        ({"select": "best", "guard_samples": 0}, "select: best is by the guard, which .* guard_samples 0 have none of"),
+        ({"method": "standard", "select": "best"}, "select: best is by the guard, which standard"),
+        ({"select": "report"}, "select: report is by evaluations during training: give eval_every and curve_steps"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict, message: str) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import advkernels as ak
 from freefast import models
@@ -50,8 +50,11 @@ def make_data(config: TrainConfig) -> ImageData:
     )
 
 
-def make_batches(config: TrainConfig, data: ImageData, device: torch.device) -> Batches:
-    """Shuffled training batches on the device; from the host where processes prepare them or the split is too large."""
+def make_batches(config: TrainConfig, data: ImageData, device: torch.device, rows: Tensor | None = None) -> Batches:
+    """Shuffled training batches on the device; from the host where processes prepare them or the split is too large.
+
+    rows: (n,) int64, places of the training samples; None for all
+    """
     loader = Loader(
         data.train,
         mean=data.mean,
@@ -62,6 +65,7 @@ def make_batches(config: TrainConfig, data: ImageData, device: torch.device) -> 
         seed=config.seed,
         num_workers=config.workers,
         pin=device.type == "cuda",
+        rows=rows,
     )
     if config.workers == 0 and fits(data.train, device):
         return DeviceBatches(loader, device)
