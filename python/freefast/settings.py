@@ -133,7 +133,19 @@ class Settings:
     """Updates that free makes on one batch, the report's m (auto: 8)."""
 
     delta_init: AutoStr = AUTO
-    """Where fast's attack starts: zero, random, or previous, where the last batch's attack ended (auto: random)."""
+    """Where fast's attack starts: zero, random, or previous, where the last batch's attack ended (auto: random, zero
+    with grad_align)."""
+
+    noise_magnitude: AutoFloat = AUTO
+    """Radius of fast's random start, in epsilons (auto: 1). N-FGSM is 2 with --clip off: it kept de Jorge et al. 2022
+    from catastrophic overfitting at no cost."""
+
+    clip: AutoBool = AUTO
+    """Project fast's perturbation on the ball behind the step (auto: on)."""
+
+    grad_align: AutoFloat = AUTO
+    """Weight of GradAlign in fast's loss, 1 - cos of the gradients at an image and near it; a step takes about three
+    times as long (auto: 0; Andriushchenko and Flammarion 2020: 0.2 for CIFAR-10 at epsilon 8/255)."""
 
     pgd_steps: AutoInt = AUTO
     """Steps of pgd's attack (auto: 7)."""

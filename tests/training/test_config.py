@@ -32,6 +32,20 @@ def test_step_sizes_follow_a_given_epsilon() -> None:
     assert TrainConfig(method="fast", delta_init="zero").setting == "alpha=0.25, zero start"
 
 
+def test_cures_bring_their_papers_settings() -> None:
+    nfgsm = TrainConfig(method="fast", dataset="cifar10", noise_magnitude=2, clip=False)
+    assert (nfgsm.alpha, nfgsm.delta_init, nfgsm.setting) == (
+        8 / 255,
+        "random",
+        "alpha=8/255, noise 2 epsilon, no clip",
+    )
+    aligned = TrainConfig(method="fast", dataset="cifar10", grad_align=0.2)
+    assert (aligned.delta_init, aligned.noise_magnitude, aligned.clip) == ("zero", 1, True)
+    assert aligned.setting == "alpha=10/255, zero start, GradAlign 0.2"
+    fast = TrainConfig(method="fast", dataset="cifar10")
+    assert (fast.noise_magnitude, fast.clip, fast.grad_align) == (1, True, 0)
+
+
 def test_digits_have_defaults_of_their_own() -> None:
     config = TrainConfig(method="standard")
     assert (config.dataset, config.model, config.epsilon, config.augment) == ("digits", "small_cnn", 0.2, False)
@@ -98,6 +112,12 @@ def test_json_of_another_version_is_refused() -> None:
         ({"resize_from": 6, "resize_epochs": 21}, "resize_epochs: wanted at most 20, the epochs, got 21"),
         ({"method": "free", "alpha": 0.1}, "alpha: is of fast and pgd, got it for free"),
         ({"method": "pgd", "pgd_steps": 0}, "pgd_steps"),
+        ({"method": "pgd", "clip": True}, "clip: is of fast, got it for pgd"),
+        ({"noise_magnitude": -1}, "noise_magnitude"),
+        ({"noise_magnitude": 2, "delta_init": "zero"}, "noise_magnitude: is of a random start, got it for .* zero"),
+        ({"clip": False, "delta_init": "previous"}, "clip: off lets the perturbation grow"),
+        ({"grad_align": float("nan")}, "grad_align"),
+        ({"grad_align": 0.2, "compile": True}, "grad_align: torch.compile does not differentiate twice"),
         ({"guard_samples": -1}, "guard_samples"),
         ({"method": "standard", "guard_samples": 5}, "guard_samples: is of free and fast and pgd, got it for standard"),
         ({"on_collapse": "panic"}, "on_collapse: wanted one of continue, stop, rollback, got 'panic'"),

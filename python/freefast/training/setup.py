@@ -32,7 +32,10 @@ def make_step(config: TrainConfig) -> Step:
         case "free":
             return partial(free_step, replays=config.replays)
         case "fast":
-            return partial(fast_step, alpha=config.alpha, delta_init=config.delta_init)
+            return partial(
+                fast_step, alpha=config.alpha, delta_init=config.delta_init,
+                noise_magnitude=config.noise_magnitude, clip=config.clip, grad_align=config.grad_align,
+            )  # fmt: skip
         case "pgd":
             return partial(pgd_step, alpha=config.alpha, steps=config.pgd_steps)
     return standard_step
