@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train import interrupt_at, same, without_time
+from test_train import OPEN, interrupt_at, same, without_time
 
 from freefast import OverfittingWarning, TrainConfig, UserError, data, evaluate, models, train
 from freefast.compare import found
@@ -272,7 +272,7 @@ def test_a_rollback_goes_on_from_the_best_epoch_with_half_the_alpha(
     [
         {"on_collapse": "rollback", "delta_init": "previous"},
         {"on_collapse": "rollback", "weight_average": 0.9, "resize_from": 6, "resize_epochs": 3},
-        {"on_collapse": "rollback", "method": "pgd", "pgd_steps": 2, "alpha": 0.1, "delta_init": None},
+        {**OPEN, "on_collapse": "rollback", "method": "pgd", "pgd_steps": 2, "alpha": 0.1},
         {"on_collapse": "continue", "select": "last"},
     ],
     ids=str,

@@ -4,13 +4,13 @@ import dataclasses
 import math
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import nn
 
 from freefast import reporting
 from freefast.attacks.health import GradientWarning
@@ -19,10 +19,11 @@ from freefast.data import ImageData, Split
 from freefast.errors import UserError
 from freefast.evaluation import evaluate
 from freefast.progress import Advance, track
-from freefast.training import checkpoint, guard, results, selection, setup
-from freefast.training.captured import Batches, CapturedStep
-from freefast.training.guard import Entry, Guard
+from freefast.training import guard, results, runs, selection, setup
+from freefast.training.captured import CapturedStep
+from freefast.training.guard import Guard
 from freefast.training.run_folder import RunFolder
+from freefast.training.runs import Run
 from freefast.training.state import TrainState
 
 _REHEARSED = 6
@@ -69,7 +70,7 @@ def train(
     rows, watch = guard.hold_out(config, data.train)
     with setup.runtime(config.backend, config.threads, config.seed, device):
         content = folder.load_checkpoint(device) if resume else None
-        run = _prepare(config, data, rows, device, content)
+        run = runs.prepare(config, data, rows, device, content)
         if content is not None:
             folder.drop_metrics_after(content["lines"])
             run.history.extend(folder.read_metrics())
@@ -78,7 +79,7 @@ def train(
         else:
             folder.create(config, overwrite)
             folder.save_weights(run.state.final_model())
-            _save(folder, run, run.done)
+            folder.save_checkpoint(run.checkpoint(run.done))
         run = _epochs(run, watch, folder, progress)
         model = _selected_model(run, folder)
         selection.warn(config)
@@ -107,79 +108,15 @@ def rehearse(config: TrainConfig, data: ImageData) -> None:
     if config.compile:
         torch.compiler.reset()  # the shapes of other runs count against the limit of compiled versions
     with setup.runtime(config.backend, config.threads, config.seed, device), track(None, "", 0) as advance:
-        run = _prepare(short, dataclasses.replace(data, train=_made_up(data, samples)), None, device)
-        step = _make_step(run)
+        run = runs.prepare(short, dataclasses.replace(data, train=_made_up(data, samples)), None, device)
+        step = run.make_step()
         for epoch in range(1, sizes + 1):
             _epoch(run, step, epoch, advance)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What the epochs work with."""
-
-    config: TrainConfig
-    data: ImageData
-
-    rows: Tensor | None
-    """(n,) int64, places of the training samples; None for all."""
-
-    batches: Batches
-    state: TrainState
-
-    done: int
-    """Epochs done."""
-
-    seconds: float
-    """Time that it took to prepare."""
-
-    history: list[Entry] = field(default_factory=list)
-    """Metrics so far, those of epochs before a rollback among them."""
-
-    @property
-    def samples(self) -> int:
-        """That an epoch trains on."""
-        return len(self.data.train) if self.rows is None else len(self.rows)
-
-    def has_ended(self, epoch: int) -> bool:
-        """Whether training is over behind an epoch."""
-        return epoch >= self.config.epochs or guard.has_stopped(self.history)
-
-
-def _prepare(
-    config: TrainConfig,
-    data: ImageData,
-    rows: Tensor | None,
-    device: torch.device,
-    content: dict[str, Any] | None = None,
-) -> _Run:
-    """From images in the host's memory to the state before the next update.
-
-    content: of the checkpoint to go on from
-    """
-    start = time.perf_counter()
-    done = content["epoch"] if content else 0
-    size = setup.image_size(config, data, done)
-    batches = setup.make_batches(config, data, device, rows)
-    state = setup.make_state(config, data, config.epochs * len(batches) * config.updates_per_batch, device)
-    state.resize(size)
-    if content is not None:
-        checkpoint.restore(state, content, config.out / "checkpoint.pt")
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - start
-    return _Run(config=config, data=data, rows=rows, batches=batches, state=state, done=done, seconds=seconds)
-
-
-def _make_step(run: _Run) -> CapturedStep:
-    config, rollbacks = run.config, guard.rollbacks(run.history)
-    if rollbacks:
-        config = dataclasses.replace(config, alpha=guard.alpha(config, rollbacks))
-    return CapturedStep(run.state, setup.make_step(config), run.batches, config.batch_size, config.graph)
-
-
-def _epochs(run: _Run, watch: Guard | None, folder: RunFolder, progress: Progress | None) -> _Run:
+def _epochs(run: Run, watch: Guard | None, folder: RunFolder, progress: Progress | None) -> Run:
     """Train to the end. Returns: the run, or what took its place in a rollback."""
-    config, epoch, step = run.config, run.done, _make_step(run)
+    config, epoch, step = run.config, run.done, run.make_step()
     title = f"{config.method} {config.setting}".strip()
     with track(progress, title, config.epochs * run.samples, done=run.done * run.samples) as advance:
         while not run.has_ended(epoch):
@@ -192,14 +129,14 @@ def _epochs(run: _Run, watch: Guard | None, folder: RunFolder, progress: Progres
             folder.append_metrics(entry)
             _keep(folder, run, epoch)
             if guard.rolls_back(entry):
-                run = _roll_back(run, folder)
+                run = runs.roll_back(run, folder.load_checkpoint(run.device, "best.pt"))
                 advance((run.done - epoch) * run.samples)
-                epoch, step = run.done, _make_step(run)
-            _save(folder, run, epoch)
+                epoch, step = run.done, run.make_step()
+            folder.save_checkpoint(run.checkpoint(epoch))
     return run
 
 
-def _trained(run: _Run, step: CapturedStep, epoch: int, advance: Advance) -> dict[str, float]:
+def _trained(run: Run, step: CapturedStep, epoch: int, advance: Advance) -> dict[str, float]:
     """An epoch's training and what there is to say of it."""
     config, state = run.config, run.state
     before = state.updates if state.scaler.is_enabled() else 0
@@ -213,7 +150,7 @@ def _trained(run: _Run, step: CapturedStep, epoch: int, advance: Advance) -> dic
     return entry
 
 
-def _evaluated(run: _Run, epoch: int, progress: Progress | None) -> dict[str, float]:
+def _evaluated(run: Run, epoch: int, progress: Progress | None) -> dict[str, float]:
     """Accuracies on the test set where the epoch has an evaluation, the last one only where these choose weights."""
     config, state = run.config, run.state
     is_last = epoch == config.epochs
@@ -227,26 +164,18 @@ def _evaluated(run: _Run, epoch: int, progress: Progress | None) -> dict[str, fl
     return scores.as_row()
 
 
-def _keep(folder: RunFolder, run: _Run, epoch: int) -> None:
+def _keep(folder: RunFolder, run: Run, epoch: int) -> None:
     """Write the weights of the newest epoch where it is the guard's best, or the one that counts so far."""
     entry, model = run.history[-1], run.state.final_model()
     if guard.best(run.history) is entry:
         folder.save_weights(model, "best.safetensors")
         if run.config.on_collapse == "rollback":
-            folder.save_checkpoint(_content(run, epoch), "best.pt")
+            folder.save_checkpoint(run.checkpoint(epoch), "best.pt")
     if selection.selected(run.config, run.history) is entry:
         folder.save_weights(model)
 
 
-def _roll_back(run: _Run, folder: RunFolder) -> _Run:
-    """The run at its best epoch, as it would go on from there after an interruption."""
-    content = folder.load_checkpoint(run.state.delta.device, "best.pt")
-    before = _prepare(run.config, run.data, run.rows, run.state.delta.device, content)
-    before.history.extend(run.history)
-    return before
-
-
-def _selected_model(run: _Run, folder: RunFolder) -> nn.Module:
+def _selected_model(run: Run, folder: RunFolder) -> nn.Module:
     """The trained model with the weights that count."""
     model = run.state.final_model()
     if run.history and selection.selected(run.config, run.history) is not run.history[-1]:
@@ -254,7 +183,7 @@ def _selected_model(run: _Run, folder: RunFolder) -> nn.Module:
     return model
 
 
-def _epoch(run: _Run, step: CapturedStep, epoch: int, advance: Advance) -> dict[str, float]:
+def _epoch(run: Run, step: CapturedStep, epoch: int, advance: Advance) -> dict[str, float]:
     """One pass over the data; sums stay on the device until its end."""
     start, state, samples = time.perf_counter(), run.state, run.samples
     with setup.cudnn(search=run.config.cudnn_search):
@@ -294,16 +223,6 @@ def _gradients(state: TrainState, attack: str) -> dict[str, float]:
     health = state.health.take()
     health.warn(attack)
     return {"zero_gradients": health.zero_share, "nonfinite_gradients": health.nonfinite}
-
-
-def _save(folder: RunFolder, run: _Run, epoch: int) -> None:
-    folder.save_checkpoint(_content(run, epoch))
-
-
-def _content(run: _Run, epoch: int) -> dict[str, Any]:
-    """A checkpoint: the state, how many lines of metrics it knows, and whether training is over."""
-    ended = {"lines": len(run.history), "ended": run.has_ended(epoch)}
-    return {**checkpoint.capture(run.state, epoch), **ended}
 
 
 def _made_up(data: ImageData, samples: int) -> Split:
