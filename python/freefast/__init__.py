@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from freefast.evaluation import Evaluation, EvaluationWarning, Verdicts, evaluate
     from freefast.precision import Precision
     from freefast.threat import ThreatModel
+    from freefast.training.guard import OverfittingWarning
     from freefast.training.loop import TrainResult, train
 
 _HOMES = {
     "Evaluation": "freefast.evaluation",
     "EvaluationWarning": "freefast.evaluation",
     "GradientWarning": "freefast.attacks.health",
+    "OverfittingWarning": "freefast.training.guard",
     "Precision": "freefast.precision",
     "ThreatModel": "freefast.threat",
     "TrainConfig": "freefast.config",
@@ -32,6 +34,7 @@ __all__ = [
     "Evaluation",
     "EvaluationWarning",
     "GradientWarning",
+    "OverfittingWarning",
     "Precision",
     "ThreatModel",
     "TrainConfig",

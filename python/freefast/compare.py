@@ -93,6 +93,6 @@ def found(config: TrainConfig) -> Literal["new", "begun", "trained", "finished"]
     if not (config.out / "config.json").exists():
         return "new"
     folder.require_settings(config)
-    if folder.load_checkpoint(torch.device("cpu"))["epoch"] < config.epochs:
+    if not folder.load_checkpoint(torch.device("cpu"))["ended"]:
         return "begun"
     return "finished" if (config.out / "results.json").exists() else "trained"

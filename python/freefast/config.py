@@ -14,7 +14,11 @@ from freefast.settings import Settings
 Method = Literal["standard", "free", "fast", "pgd"]
 METHODS: tuple[Method, ...] = get_args(Method)
 DELTA_INITS = ("zero", "random", "previous")
-OWNERS = {"alpha": ("fast", "pgd"), "delta_init": ("fast",), "pgd_steps": ("pgd",), "replays": ("free",)}
+OWNERS = {
+    "alpha": ("fast", "pgd"), "delta_init": ("fast",), "pgd_steps": ("pgd",), "replays": ("free",),
+    "guard_samples": ("free", "fast", "pgd"),
+    "noise_magnitude": ("fast",), "clip": ("fast",), "grad_align": ("fast",),
+}  # fmt: skip
 """The settings that only some methods have."""
 
 
@@ -32,7 +36,8 @@ class TrainConfig(Settings):
     """Largest learning rate (auto: 0.04 for free, else 0.2)."""
 
     alpha: AutoPixels = AUTO
-    """Step size of the attack of fast and pgd, pixel units (auto: 1.25 epsilon for fast, epsilon / 4 for pgd)."""
+    """Step size of the attack of fast and pgd, pixel units (auto: 1.25 epsilon for fast, epsilon without clip,
+    epsilon / 4 for pgd)."""
 
     out: AutoPath = AUTO
     """Run folder (auto: runs/DATASET-MODEL-METHOD-SEED)."""
@@ -45,12 +50,16 @@ class TrainConfig(Settings):
                 raise UserError(f"{name}: is of {' and '.join(methods)}, got it for {self.method}")
         for name, value in self._natural().items():
             self._default(name, value)
+        if self.select == "best" and (self.method == "standard" or self.guard_samples == 0):
+            raise UserError("select: best is by the guard, which standard and guard_samples 0 have none of")
+        if self.on_collapse == "rollback" and self.method == "free":
+            raise UserError("on_collapse: rollback shrinks alpha, which is of fast and pgd, got it for free")
         for name in ("lr_max", "alpha"):
             self._at_least(name, 0)
         for name in ("replays", "pgd_steps"):
             self._at_least(name, 1)
         if self.method == "fast":
-            self._one_of("delta_init", DELTA_INITS)
+            self._check_fast()
 
     @property
     def updates_per_batch(self) -> int:
@@ -65,7 +74,10 @@ class TrainConfig(Settings):
                 return f"m={self.replays}"
             case "fast":
                 start = "" if self.delta_init == "random" else f", {self.delta_init} start"
-                return f"alpha={show_pixels(self.alpha)}{start}"
+                noise = "" if self.noise_magnitude == 1 else f", noise {self.noise_magnitude:g} epsilon"
+                clip = "" if self.clip else ", no clip"
+                align = f", GradAlign {self.grad_align:g}" if self.grad_align else ""
+                return f"alpha={show_pixels(self.alpha)}{start}{noise}{clip}{align}"
             case "pgd":
                 return f"{self.pgd_steps} steps, alpha={show_pixels(self.alpha)}"
         return ""
@@ -88,13 +100,30 @@ class TrainConfig(Settings):
         except TypeError as error:
             raise UserError(f"config: {error}") from error
 
+    def _check_fast(self) -> None:
+        self._one_of("delta_init", DELTA_INITS)
+        for name in ("noise_magnitude", "grad_align"):
+            self._at_least(name, 0)
+        if self.noise_magnitude != 1 and self.delta_init != "random":
+            raise UserError(f"noise_magnitude: is of a random start, got it for delta_init {self.delta_init}")
+        if not self.clip and self.delta_init == "previous":
+            raise UserError("clip: off lets the perturbation grow from batch to batch with delta_init previous")
+        if self.grad_align and self.compile:
+            raise UserError("grad_align: torch.compile does not differentiate twice: leave compile off")
+
     def _natural(self) -> dict[str, Any]:
         out = Path("runs") / f"{self.dataset}-{self.model}-{self.method}-{self.seed}"
         shared: dict[str, Any] = {"lr_max": 0.04 if self.method == "free" else 0.2, "out": out}
         own: dict[str, dict[str, Any]] = {
             "standard": {},
             "free": {"replays": 8},
-            "fast": {"alpha": 1.25 * self.epsilon, "delta_init": "random"},
+            "fast": {
+                "alpha": (1.25 if self.clip in (None, True) else 1) * self.epsilon,
+                "delta_init": "zero" if self.grad_align else "random",
+                "noise_magnitude": 1.0,
+                "clip": True,
+                "grad_align": 0.0,
+            },
             "pgd": {"alpha": self.epsilon / 4, "pgd_steps": 7},
         }
         return {**shared, **own[self.method]}

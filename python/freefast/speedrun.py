@@ -95,9 +95,10 @@ def speedrun(
     """Train, time and evaluate a run a seed in `config.out`, and write `results.json`, `table.md` and `table.csv`.
 
     The clock runs from the images as bytes in the host's memory to the weights behind the last update: copy to the
-    device, model, optimiser, graph, and every epoch's order, augmentation, attack and updates. Not in it: reading the
-    images, metrics and checkpoints, evaluation, and a rehearsal on made-up images of the same shapes in the same
-    process, which loads libraries, lets cuDNN plan and torch.compile compile.
+    device, model, optimiser, graph, every epoch's order, augmentation, attack and updates, and the guard where a recipe
+    has one, since it chooses the weights. Not in it: reading the images, metrics and checkpoints, evaluation, and a
+    rehearsal on made-up images of the same shapes in the same process, which loads libraries, lets cuDNN plan and
+    torch.compile compile.
 
     resume: keep the finished runs that the folder holds; one that was interrupted in training is timed anew
     overwrite: replace them
@@ -141,7 +142,8 @@ def _outcome(config: TrainConfig, folders: Sequence[Path]) -> Speedrun:
 
 
 def _seconds(folder: RunFolder) -> float:
-    return sum(entry["seconds"] + entry.get("setup_seconds", 0.0) for entry in folder.read_metrics())
+    parts = ("seconds", "setup_seconds", "guard_seconds")
+    return sum(entry.get(part, 0.0) for entry in folder.read_metrics() for part in parts)
 
 
 def _departures(config: TrainConfig, seeds: int, samples: int) -> list[str]:
@@ -156,6 +158,7 @@ def _departures(config: TrainConfig, seeds: int, samples: int) -> list[str]:
         f"{config.limit_train} training images": config.limit_train is None,
         f"{samples} test images": samples == GOAL.samples,
         f"images of {config.image_size} pixels": config.image_size is None,
+        "weights chosen by the test set": config.select != "report",
         f"{seeds} seeds": seeds >= GOAL.seeds,
     }
     return [setting for setting, is_the_goals in settings.items() if not is_the_goals]

@@ -163,6 +163,7 @@ def test_the_recipe_tries_the_goal() -> None:
         "9 restarts": {"restarts": 9}, "model preactresnet18 of width 32": {"width": 32},
         "epsilon 7/255": {"epsilon": 7 / 255}, "99 training images": {"limit_train": 99},
         "images of 16 pixels": {"image_size": 16},
+        "weights chosen by the test set": {"select": "report", "eval_every": 1},
     }  # fmt: skip
     for departure, change in changes.items():
         assert _departures(dataclasses.replace(config, **change), 3, 10_000) == [departure]

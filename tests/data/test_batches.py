@@ -39,6 +39,27 @@ def test_batches_on_the_device_are_the_loaders(shuffle: bool, augment: bool, dev
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_of_some_rows_no_other_is_read(shuffle: bool, num_workers: int, device: str) -> None:
+    """The batches of a split of these rows alone, where nothing is augmented."""
+    split, rows = random_split(), torch.arange(3, 50, 2)
+    alone = Split(images=split.images[rows], labels=split.labels[rows])
+    settings = SETTINGS | {"shuffle": shuffle, "augment": False}
+    wanted = list(Loader(alone, **settings).epoch(2))
+    loader = Loader(split, **settings, rows=rows, num_workers=num_workers)
+    assert len(loader) == len(wanted) == 2
+    for batch, expected in zip(loader.epoch(2), wanted, strict=True):
+        assert torch.equal(batch.images, expected.images)
+        assert torch.equal(batch.labels, expected.labels)
+        assert torch.equal(batch.positions, rows[expected.positions])
+    if num_workers == 0:
+        batches = DeviceBatches(loader, torch.device(device))
+        for count, expected in zip(batches.epoch(2), wanted, strict=True):
+            assert torch.equal(batches.read(count)[0].cpu(), expected.images)
+        assert torch.equal(loader.order(2).sort().values, rows)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
 def test_staged_batches_are_the_loaders_at_one_address(num_workers: int, device: str, tree: Path) -> None:
     split = data.load("imagefolder", root=tree).train
     settings = SETTINGS | {"batch_size": 4, "shuffle": True, "augment": True}

@@ -56,6 +56,19 @@ def test_the_evaluation_after_training_is_the_last_epochs():
     assert curves.series(evaluated_again, "natural") == of(evaluated_again, "natural")
 
 
+def test_the_evaluation_of_an_earlier_epochs_weights_is_that_epochs():
+    run = make_run("x", epochs=9, natural=0.8, pgd50=0.3, selected_epoch=6)
+    assert curves.series(run, "pgd50") == ([6], [0.3])
+    assert curves.series(run, "natural") == ([4, 6, 8], [0.9 - 0.1 / 4, 0.8, 0.9 - 0.1 / 8])
+
+
+def test_of_an_epoch_that_was_trained_again_the_last_values_count():
+    run = make_run("x", epochs=3)
+    run.metrics[2:2] = [{"epoch": 3, "train_loss": 9.0, "train_accuracy": 0.1}]
+    run.metrics[1]["train_loss"] = 5.0
+    assert curves.series(run, "train_loss") == ([1, 2, 3], [2.0, 5.0, 2.0 / 3])
+
+
 def test_a_run_keeps_its_colour_and_a_kind_its_style():
     accuracy, robust, loss, _ = curves.figure(RUNS).axes
     colours = [line.get_color() for line in loss.lines]

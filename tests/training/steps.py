@@ -19,7 +19,7 @@ from freefast.training.standard import standard_step
 from freefast.training.state import TrainState
 
 BATCH, SAMPLES, REPLAYS, UPDATES, SIZE = 6, 28, 2, 20, 12  # four batches of 6 and one of 4
-METHODS = ["free", "fast zero", "fast random", "fast previous", "pgd", "standard"]
+METHODS = ["free", "fast zero", "fast random", "fast previous", "n-fgsm", "grad-align", "pgd", "standard"]
 
 
 def make_step(method: str) -> Step:
@@ -27,6 +27,8 @@ def make_step(method: str) -> Step:
     return {
         "free": partial(free_step, replays=REPLAYS),
         "fast": partial(fast_step, alpha=10 / 255, delta_init=start),
+        "n-fgsm": partial(fast_step, alpha=8 / 255, delta_init="random", noise_magnitude=2.0, clip=False),
+        "grad-align": partial(fast_step, alpha=10 / 255, delta_init="zero", grad_align=0.2),
         "pgd": partial(pgd_step, alpha=2 / 255, steps=2),
         "standard": standard_step,
     }[name]

@@ -17,6 +17,7 @@ def test_cifar10_is_trained_as_in_the_report() -> None:
     assert (fast.schedule, fast.momentum, fast.weight_decay) == ("cyclic", 0.9, 5e-4)
     assert (fast.label_smoothing, fast.weight_average, fast.resize_epochs, fast.peak) == (0, 0, 0, 0.5)
     assert (fast.compile, fast.cudnn_search) == (False, False)
+    assert (fast.guard_samples, fast.on_collapse, fast.select) == (None, "continue", None)
     assert (fast.delta_init, fast.setting) == ("random", "alpha=10/255")
     free = TrainConfig(method="free", dataset="cifar10")
     assert (free.lr_max, free.replays, free.updates_per_batch, free.setting) == (0.04, 8, 8, "m=8")
@@ -29,6 +30,20 @@ def test_step_sizes_follow_a_given_epsilon() -> None:
     assert TrainConfig(method="pgd", epsilon=0.1).alpha == pytest.approx(0.025)
     assert TrainConfig(method="fast", epsilon=0.1, alpha=0.2).setting == "alpha=0.2"
     assert TrainConfig(method="fast", delta_init="zero").setting == "alpha=0.25, zero start"
+
+
+def test_cures_bring_their_papers_settings() -> None:
+    nfgsm = TrainConfig(method="fast", dataset="cifar10", noise_magnitude=2, clip=False)
+    assert (nfgsm.alpha, nfgsm.delta_init, nfgsm.setting) == (
+        8 / 255,
+        "random",
+        "alpha=8/255, noise 2 epsilon, no clip",
+    )
+    aligned = TrainConfig(method="fast", dataset="cifar10", grad_align=0.2)
+    assert (aligned.delta_init, aligned.noise_magnitude, aligned.clip) == ("zero", 1, True)
+    assert aligned.setting == "alpha=10/255, zero start, GradAlign 0.2"
+    fast = TrainConfig(method="fast", dataset="cifar10")
+    assert (fast.noise_magnitude, fast.clip, fast.grad_align) == (1, True, 0)
 
 
 def test_digits_have_defaults_of_their_own() -> None:
@@ -97,6 +112,20 @@ def test_json_of_another_version_is_refused() -> None:
         ({"resize_from": 6, "resize_epochs": 21}, "resize_epochs: wanted at most 20, the epochs, got 21"),
         ({"method": "free", "alpha": 0.1}, "alpha: is of fast and pgd, got it for free"),
         ({"method": "pgd", "pgd_steps": 0}, "pgd_steps"),
+        ({"method": "pgd", "clip": True}, "clip: is of fast, got it for pgd"),
+        ({"noise_magnitude": -1}, "noise_magnitude"),
+        ({"noise_magnitude": 2, "delta_init": "zero"}, "noise_magnitude: is of a random start, got it for .* zero"),
+        ({"clip": False, "delta_init": "previous"}, "clip: off lets the perturbation grow"),
+        ({"grad_align": float("nan")}, "grad_align"),
+        ({"grad_align": 0.2, "compile": True}, "grad_align: torch.compile does not differentiate twice"),
+        ({"guard_samples": -1}, "guard_samples"),
+        ({"method": "standard", "guard_samples": 5}, "guard_samples: is of free and fast and pgd, got it for standard"),
+        ({"on_collapse": "panic"}, "on_collapse: wanted one of continue, stop, rollback, got 'panic'"),
+        ({"method": "free", "on_collapse": "rollback"}, "on_collapse: rollback shrinks alpha, .*, got it for free"),
+        ({"select": "first"}, "select: wanted one of best, last, report, got 'first'"),
+        ({"select": "best", "guard_samples": 0}, "select: best is by the guard, which .* guard_samples 0 have none of"),
+        ({"method": "standard", "select": "best"}, "select: best is by the guard, which standard"),
+        ({"select": "report"}, "select: report is by evaluations during training: give eval_every and curve_steps"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict, message: str) -> None:

@@ -22,6 +22,8 @@ FILES = {
     "config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", "results.json", "curves.png", "report.html",
     "verdicts.npz", "classes.csv",
 }  # fmt: skip
+OPEN = dict.fromkeys(["alpha", "delta_init", "noise_magnitude", "clip", "grad_align"])
+"""Fast's own settings, left to the method."""
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_metrics_are_of_the_whole_epoch(config: TrainConfig, monkeypatch: pytest
 
 
 def test_training_learns(config: TrainConfig) -> None:
-    config = dataclasses.replace(config, method="standard", alpha=None, delta_init=None, limit_train=300, epochs=8)
+    config = dataclasses.replace(config, method="standard", **OPEN, limit_train=300, epochs=8)
     result = train(config)
     assert result.metrics[-1]["train_loss"] < 0.5 * result.metrics[0]["train_loss"]
     assert result.row["natural"] > 0.7
@@ -147,7 +149,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     config: TrainConfig, method: str, own: dict, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop.results, "finish", lambda *_: {})
-    config = dataclasses.replace(config, method=method, **{"alpha": None, "delta_init": None, **own}, lr_max=0.1)
+    config = dataclasses.replace(config, method=method, **{**OPEN, **own}, lr_max=0.1)
     whole = dataclasses.replace(config, out=tmp_path / "whole")
     train(whole)
     with monkeypatch.context() as patch:

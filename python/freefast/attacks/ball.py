@@ -45,6 +45,14 @@ class Ball:
         """The ball without the box."""
         return replace(self, lower=(float("-inf"),), upper=(float("inf"),))
 
+    def of_radius(self, epsilon: Bound) -> "Ball":
+        """The ball of another radius, model units."""
+        return replace(self, epsilon=epsilon)
+
+    def without_radius(self) -> "Ball":
+        """The box alone."""
+        return self.of_radius((torch.finfo(torch.float32).max,))
+
     def radius(self, like: Tensor) -> Tensor:
         """The radius as a tensor (N or 1, C or 1, 1, 1) on the device of like."""
         if isinstance(self.epsilon, Tensor):

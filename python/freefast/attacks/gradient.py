@@ -10,7 +10,12 @@ from freefast.precision import FP32, Precision
 
 
 def input_gradient(
-    model: nn.Module, x: Tensor, losses: Callable[[Tensor], Tensor], precision: Precision = FP32
+    model: nn.Module,
+    x: Tensor,
+    losses: Callable[[Tensor], Tensor],
+    precision: Precision = FP32,
+    *,
+    differentiable: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Gradient of the mean of the losses with respect to the images alone, for its direction.
 
@@ -18,13 +23,14 @@ def input_gradient(
 
     x: (N, C, H, W) float32, model units
     losses: logits (N, classes) float32 to (N,)
+    differentiable: whether the gradient can be differentiated by the weights
     Returns: gradient like x, times `precision.attack_scale`; logits (N, classes) float32
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = precision.logits(model, x)
         loss = losses(logits).mean() * precision.attack_scale(len(x))
-        (gradient,) = torch.autograd.grad(loss, [x])
+        (gradient,) = torch.autograd.grad(loss, [x], create_graph=differentiable)
     return gradient, logits.detach()
 
 

@@ -9,6 +9,9 @@ from torch import Tensor
 from freefast.data.seeding import generator
 from freefast.errors import UserError
 
+_HELD_OUT = 2
+"""In the key of what is held out; 0 and 1 are a loader's order and augmentation."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
@@ -43,6 +46,17 @@ class Split:
             return self
         index = _balanced(self.labels, limit, generator(seed))
         return Split(images=self.images[index], labels=self.labels[index])
+
+    def hold_out(self, count: int, seed: int) -> tuple[Tensor, "Split"]:
+        """Part `count` samples from the others, as many of each class as can be.
+
+        count: in [0, N)
+        Returns: (N - count,) int64, places of the others, ascending; the samples that are held out
+        """
+        index = _balanced(self.labels, count, generator(seed, 0, _HELD_OUT))
+        others = torch.ones(len(self), dtype=torch.bool)
+        others[index] = False
+        return others.nonzero().squeeze(1), Split(images=self.images[index], labels=self.labels[index])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

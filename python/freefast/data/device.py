@@ -23,12 +23,12 @@ class DeviceBatches:
     """
 
     def __init__(self, loader: Loader, device: torch.device) -> None:
-        self._loader, samples = loader, len(loader.split)
+        self._loader = loader
         self._images, self._labels = loader.split.images.to(device), loader.split.labels.to(device)
         self._rng = loader.random_state(device)
         self._cursor = torch.zeros((), dtype=torch.int64, device=device)
         self._offsets = torch.arange(loader.batch_size, device=device)
-        self._order = torch.arange(samples, device=device)
+        self._order = loader.order(0).to(device, copy=True)
 
     def __len__(self) -> int:
         return len(self._loader)

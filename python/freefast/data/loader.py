@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 
 class Loader:
-    """Every sample once an epoch, the last batch being what remains.
+    """Every sample of the split, or of some rows of it, once an epoch, the last batch being what remains.
 
     Seed and epoch alone fix the order, and with the position in the split the augmentation: neither the batch
     size nor the number of workers changes what a sample gets.
@@ -45,6 +45,7 @@ class Loader:
         seed: int,
         num_workers: int = 0,
         pin: bool = False,
+        rows: Tensor | None = None,
     ) -> None:
         """
         mean, std: per channel, pixel units.
@@ -52,6 +53,7 @@ class Loader:
         seed: non-negative.
         num_workers: processes that prepare batches; 0 prepares them in this one.
         pin: give batches in page-locked memory, which a CUDA device copies by itself.
+        rows: (n,) int64, the places in the split to take samples from; None for all.
 
         Raises: ValueError that says which argument is wrong.
         """
@@ -68,16 +70,16 @@ class Loader:
         self._seed = seed
         self._num_workers = num_workers
         self._pin = pin
+        self._rows = torch.arange(len(split)) if rows is None else rows
 
     def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
+        return -(-len(self._rows) // self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
-        """(N,) int64, places in the split, batch after batch of one epoch, as in `epoch`."""
-        samples = len(self.split)
+        """(n,) int64, places in the split, batch after batch of one epoch, as in `epoch`."""
         if self._shuffle:
-            return torch.randperm(samples, generator=generator(self._seed, epoch, _ORDER))
-        return torch.arange(samples)
+            return self._rows[torch.randperm(len(self._rows), generator=generator(self._seed, epoch, _ORDER))]
+        return self._rows
 
     def random_state(self, device: torch.device | str = "cpu") -> ak.PhiloxState | None:
         """What augments, its draw being the epoch, or None; of a seed unlike the run's, which attacks draw from."""

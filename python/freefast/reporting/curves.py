@@ -47,7 +47,8 @@ def figure(runs: Sequence[Run]) -> Figure:
     """Three panels by epoch: training and natural accuracy, robust accuracy, training loss; below, their legend.
 
     A run has one colour and marker, a kind of line one style and filling in every panel. The evaluation after
-    training, in the run's row, counts as its last epoch's.
+    training, in the run's row, counts as that of the epoch whose weights it took. Of an epoch that was trained again
+    after a rollback the last values count.
     """
     steps = pgd_steps([entry for run in runs for entry in (*run.metrics, run.row)])
     training, natural = _kind(TRAINING, 0), _kind(NATURAL, 0)
@@ -80,7 +81,8 @@ def series(run: Run, key: str) -> tuple[list[int], list[float]]:
     """The epochs at which a run has a value of `key`, and the values."""
     points = {entry["epoch"]: entry[key] for entry in run.metrics if entry.get(key) is not None}
     if run.metrics and run.row.get(key) is not None:
-        points.setdefault(run.metrics[-1]["epoch"], run.row[key])
+        points.setdefault(run.row.get("selected_epoch") or run.metrics[-1]["epoch"], run.row[key])
+    points = dict(sorted(points.items()))
     return list(points), list(points.values())
 
 

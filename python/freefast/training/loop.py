@@ -20,9 +20,11 @@ from freefast.data import ImageData, Split
 from freefast.errors import StoppedError, UserError
 from freefast.evaluation import evaluate
 from freefast.progress import Advance, track
-from freefast.training import checkpoint, results, setup
-from freefast.training.captured import Batches, CapturedStep
+from freefast.training import guard, results, runs, selection, setup
+from freefast.training.captured import CapturedStep
+from freefast.training.guard import Guard
 from freefast.training.run_folder import RunFolder
+from freefast.training.runs import Run
 from freefast.training.state import TrainState
 
 _REHEARSED = 6
@@ -37,13 +39,13 @@ class TrainResult:
     """The run folder."""
 
     model: nn.Module
-    """The trained model, in eval mode."""
+    """The trained model with the weights that `select` takes, in eval mode."""
 
     row: dict[str, Any]
     """The run's row of `results.json`."""
 
     metrics: list[dict[str, Any]]
-    """One entry an epoch, as in `metrics.jsonl`."""
+    """One entry an epoch, as in `metrics.jsonl`; epochs that were trained again after a rollback have several."""
 
 
 def train(
@@ -65,25 +67,30 @@ def train(
 
     Raises: UserError where data, device, model or folder are not as the settings say, the loss is not finite, or
         BatchNorm cannot take a last batch of one sample; StoppedError where `stop` said so.
+    Warns: OverfittingWarning where the guard's accuracy falls; EvaluationWarning where the test set chooses the epoch.
     """
     folder = RunFolder(config.out)
     if resume:
         folder.require_settings(config)
     device = setup.pick_device(config.device)
     data = setup.make_data(config)
+    rows, watch = guard.hold_out(config, data.train)
     with setup.runtime(config.backend, config.threads, config.seed, device):
         content = folder.load_checkpoint(device) if resume else None
-        run = _prepare(config, data, device, content)
+        run = runs.prepare(config, data, rows, device, content)
         if content is not None:
-            folder.drop_metrics_after(run.done)
-            if run.done < config.epochs:
+            folder.drop_metrics_after(content["lines"])
+            run.history.extend(folder.read_metrics())
+            if not content["ended"]:
                 folder.drop_results()
         else:
             folder.create(config, overwrite)
-            _save(folder, run.state, run.done)
-        _epochs(run, folder, progress, stop)
+            folder.save_weights(run.state.final_model())
+            folder.save_checkpoint(run.checkpoint(run.done))
+        run = _epochs(run, watch, folder, progress, stop)
         _go_on_unless(stop)
-        model = run.state.final_model()
+        model = _selected_model(run, folder)
+        selection.warn(config)
         scores = evaluate(
             model, data, run.state.threat,
             steps=config.eval_steps, restarts=config.restarts, seed=config.seed,
@@ -101,56 +108,18 @@ def rehearse(config: TrainConfig, data: ImageData) -> None:
     training by these settings, in each image size and for the smaller last batch too.
     """
     device = setup.pick_device(config.device)
-    samples = min(_REHEARSED * config.batch_size + len(data.train) % config.batch_size, len(data.train))
+    rows, _ = guard.hold_out(config, data.train)
+    trained = len(data.train) if rows is None else len(rows)
+    samples = min(_REHEARSED * config.batch_size + trained % config.batch_size, trained)
     sizes = 2 if config.resize_epochs else 1
     short = dataclasses.replace(config, epochs=sizes, resize_epochs=sizes - 1, lr_max=0.0)
     if config.compile:
         torch.compiler.reset()  # the shapes of other runs count against the limit of compiled versions
     with setup.runtime(config.backend, config.threads, config.seed, device), track(None, "", 0) as advance:
-        run = _prepare(short, dataclasses.replace(data, train=_made_up(data, samples)), device)
-        step = _make_step(run)
+        run = runs.prepare(short, dataclasses.replace(data, train=_made_up(data, samples)), None, device)
+        step = run.make_step()
         for epoch in range(1, sizes + 1):
             _epoch(run, step, epoch, advance)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What the epochs work with."""
-
-    config: TrainConfig
-    data: ImageData
-    batches: Batches
-    state: TrainState
-
-    done: int
-    """Epochs done."""
-
-    seconds: float
-    """Time that it took to prepare."""
-
-
-def _prepare(config: TrainConfig, data: ImageData, device: torch.device, content: dict[str, Any] | None = None) -> _Run:
-    """From images in the host's memory to the state before the next update.
-
-    content: of the checkpoint to go on from
-    """
-    start = time.perf_counter()
-    done = content["epoch"] if content else 0
-    size = setup.image_size(config, data, done)
-    batches = setup.make_batches(config, data, device)
-    state = setup.make_state(config, data, config.epochs * len(batches) * config.updates_per_batch, device)
-    state.resize(size)
-    if content is not None:
-        checkpoint.restore(state, content, config.out / "checkpoint.pt")
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - start
-    return _Run(config=config, data=data, batches=batches, state=state, done=done, seconds=seconds)
-
-
-def _make_step(run: _Run) -> CapturedStep:
-    config = run.config
-    return CapturedStep(run.state, setup.make_step(config), run.batches, config.batch_size, config.graph)
 
 
 def _go_on_unless(stop: Callable[[], bool]) -> None:
@@ -158,35 +127,81 @@ def _go_on_unless(stop: Callable[[], bool]) -> None:
         raise StoppedError
 
 
-def _epochs(run: _Run, folder: RunFolder, progress: Progress | None, stop: Callable[[], bool]) -> None:
-    config, state, samples = run.config, run.state, len(run.data.train)
-    step = _make_step(run)
+def _epochs(
+    run: Run, watch: Guard | None, folder: RunFolder, progress: Progress | None, stop: Callable[[], bool]
+) -> Run:
+    """Train to the end. Returns: the run, or what took its place in a rollback."""
+    config, epoch, step = run.config, run.done, run.make_step()
     title = f"{config.method} {config.setting}".strip()
-    with track(progress, title, config.epochs * samples, done=run.done * samples) as advance:
-        for epoch in range(run.done + 1, config.epochs + 1):
+    with track(progress, title, config.epochs * run.samples, done=run.done * run.samples) as advance:
+        while not run.has_ended(epoch):
             _go_on_unless(stop)
-            before = state.updates if state.scaler.is_enabled() else 0
-            entry = {"epoch": epoch, **_epoch(run, step, epoch, advance)}
-            if epoch == run.done + 1:
-                entry["setup_seconds"] = run.seconds
-            if state.scaler.is_enabled():
-                entry |= _scaling(state, len(run.batches) * config.updates_per_batch, state.updates - before)
-            if config.method != "standard":
-                entry |= _gradients(state, f"{config.method}, epoch {epoch}")
-            if config.eval_every and epoch % config.eval_every == 0 and epoch < config.epochs:
-                scores = evaluate(
-                    state.final_model(), run.data, state.threat,
-                    steps=config.curve_steps, restarts=config.restarts, seed=config.seed,
-                    precision=state.precision, progress=progress,
-                )  # fmt: skip
-                entry |= scores.as_row()
+            epoch += 1
+            entry = {"epoch": epoch, **_trained(run, step, epoch, advance)}
+            entry |= _evaluated(run, epoch, progress)
+            entry |= watch.check(run.state) if watch else {}
+            run.history.append(entry)
+            entry |= guard.judge(run.history, config)
             folder.append_metrics(entry)
-            _save(folder, state, epoch)
+            _keep(folder, run, epoch)
+            if guard.rolls_back(entry):
+                run = runs.roll_back(run, folder.load_checkpoint(run.device, "best.pt"))
+                advance((run.done - epoch) * run.samples)
+                epoch, step = run.done, run.make_step()
+            folder.save_checkpoint(run.checkpoint(epoch))
+    return run
 
 
-def _epoch(run: _Run, step: CapturedStep, epoch: int, advance: Advance) -> dict[str, float]:
+def _trained(run: Run, step: CapturedStep, epoch: int, advance: Advance) -> dict[str, float]:
+    """An epoch's training and what there is to say of it."""
+    config, state = run.config, run.state
+    before = state.updates if state.scaler.is_enabled() else 0
+    entry = _epoch(run, step, epoch, advance)
+    if epoch == run.done + 1:
+        entry["setup_seconds"] = run.seconds
+    if state.scaler.is_enabled():
+        entry |= _scaling(state, len(run.batches) * config.updates_per_batch, state.updates - before)
+    if config.method != "standard":
+        entry |= _gradients(state, f"{config.method}, epoch {epoch}")
+    return entry
+
+
+def _evaluated(run: Run, epoch: int, progress: Progress | None) -> dict[str, float]:
+    """Accuracies on the test set where the epoch has an evaluation, the last one only where these choose weights."""
+    config, state = run.config, run.state
+    is_last = epoch == config.epochs
+    if config.eval_every == 0 or (config.select != "report" if is_last else epoch % config.eval_every):
+        return {}
+    scores = evaluate(
+        state.final_model(), run.data, state.threat,
+        steps=config.curve_steps, restarts=config.restarts, seed=config.seed,
+        precision=state.precision, progress=progress,
+    )  # fmt: skip
+    return scores.as_row()
+
+
+def _keep(folder: RunFolder, run: Run, epoch: int) -> None:
+    """Write the weights of the newest epoch where it is the guard's best, or the one that counts so far."""
+    entry, model = run.history[-1], run.state.final_model()
+    if guard.best(run.history) is entry:
+        folder.save_weights(model, "best.safetensors")
+        if run.config.on_collapse == "rollback":
+            folder.save_checkpoint(run.checkpoint(epoch), "best.pt")
+    if selection.selected(run.config, run.history) is entry:
+        folder.save_weights(model)
+
+
+def _selected_model(run: Run, folder: RunFolder) -> nn.Module:
+    """The trained model with the weights that count."""
+    model = run.state.final_model()
+    if run.history and selection.selected(run.config, run.history) is not run.history[-1]:
+        model.load_state_dict(folder.load_weights())
+    return model
+
+
+def _epoch(run: Run, step: CapturedStep, epoch: int, advance: Advance) -> dict[str, float]:
     """One pass over the data; sums stay on the device until its end."""
-    start, state, samples = time.perf_counter(), run.state, len(run.data.train)
+    start, state, samples = time.perf_counter(), run.state, run.samples
     with setup.cudnn(search=run.config.cudnn_search):
         state.resize(setup.image_size(run.config, run.data, epoch))
         step.begin_epoch()
@@ -224,11 +239,6 @@ def _gradients(state: TrainState, attack: str) -> dict[str, float]:
     health = state.health.take()
     health.warn(attack)
     return {"zero_gradients": health.zero_share, "nonfinite_gradients": health.nonfinite}
-
-
-def _save(folder: RunFolder, state: TrainState, epoch: int) -> None:
-    folder.save_weights(state.final_model())
-    folder.save_checkpoint(checkpoint.capture(state, epoch))
 
 
 def _made_up(data: ImageData, samples: int) -> Split:

@@ -11,7 +11,7 @@ from freefast.data import ImageData
 from freefast.errors import UserError
 from freefast.evaluation import Evaluation, files
 from freefast.precision import Precision
-from freefast.training import setup
+from freefast.training import guard, selection, setup
 from freefast.training.run_folder import RunFolder
 
 
@@ -64,7 +64,7 @@ def finish(
         "setting": config.setting,
         "epsilon": config.epsilon,
         **scores.as_row(),
-        "epochs": len(metrics),
+        "epochs": metrics[-1]["epoch"] if metrics else 0,
         "train_minutes": sum(seconds) / 60,
         "epoch_seconds": sum(seconds) / len(seconds) if seconds else None,
         "batch_size": config.batch_size,
@@ -75,6 +75,8 @@ def finish(
         "master_weights": config.master_weights,
         "loss_scale": config.loss_scale,
         "evaluated_in": precision.name,
+        **selection.summary(config, metrics),
+        **guard.summary(metrics),
     }
     row = _with_pgd_of(before or {}, row)
     reporting.results.write(folder.path, [row], environment)

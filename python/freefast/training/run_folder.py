@@ -18,8 +18,8 @@ from freefast.errors import UserError
 from freefast.evaluation import files
 
 FILES = (
-    "config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", "results.json", "curves.png", "report.html",
-    *files.FILES,
+    "config.json", "metrics.jsonl", "checkpoint.pt", "best.pt", "model.safetensors", "best.safetensors", "results.json",
+    "curves.png", "report.html", *files.FILES,
 )  # fmt: skip
 
 _MAY_CHANGE = ("out", "device", "workers", "graph")
@@ -85,26 +85,26 @@ class RunFolder:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
 
-    def read_metrics(self, epochs: int | None = None) -> list[dict[str, Any]]:
-        """One entry an epoch, of the first so many epochs or of all.
+    def read_metrics(self, count: int | None = None) -> list[dict[str, Any]]:
+        """One entry an epoch in the order of training, the first so many or all.
 
         Raises: UserError naming the line that is not an epoch's.
         """
         path = self.path / "metrics.jsonl"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()[:epochs]
+            lines = path.read_text(encoding="utf-8").splitlines()[:count]
         except UnicodeDecodeError:
             raise UserError(f"{path}: not UTF-8 text") from None
         return [_entry(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
 
-    def drop_metrics_after(self, epoch: int) -> None:
-        """Forget the epochs that the checkpoint does not know.
+    def drop_metrics_after(self, count: int) -> None:
+        """Forget the entries that the checkpoint does not know.
 
-        Raises: UserError as `read_metrics`, or where epochs are missing.
+        Raises: UserError as `read_metrics`, or where entries are missing.
         """
-        entries = self.read_metrics(epoch)
-        if len(entries) != epoch:
-            raise UserError(f"{self.path / 'metrics.jsonl'}: wanted {epoch} epochs, got {len(entries)}")
+        entries = self.read_metrics(count)
+        if len(entries) != count:
+            raise UserError(f"{self.path / 'metrics.jsonl'}: wanted {count} epochs, got {len(entries)}")
         text = "".join(json.dumps(entry) + "\n" for entry in entries)
         self._replace("metrics.jsonl", lambda file: file.write_text(text, encoding="utf-8"))
 
@@ -112,30 +112,31 @@ class RunFolder:
         """Forget the evaluation of weights that are trained on."""
         (self.path / "results.json").unlink(missing_ok=True)
 
-    def save_checkpoint(self, content: dict[str, Any]) -> None:
-        """Write `checkpoint.pt`."""
-        self._replace("checkpoint.pt", lambda file: torch.save(content, file))
+    def save_checkpoint(self, content: dict[str, Any], name: str = "checkpoint.pt") -> None:
+        """Write `checkpoint.pt`, or `best.pt`."""
+        self._replace(name, lambda file: torch.save(content, file))
 
-    def load_checkpoint(self, device: torch.device) -> dict[str, Any]:
-        """Read `checkpoint.pt`, its tensors on the device.
+    def load_checkpoint(self, device: torch.device, name: str = "checkpoint.pt") -> dict[str, Any]:
+        """Read `checkpoint.pt` or `best.pt`, its tensors on the device.
 
         Raises: UserError where it is missing or not a checkpoint.
         """
-        path = self.path / "checkpoint.pt"
+        path = self.path / name
         if not path.exists():
-            raise UserError(f"{self.path} holds no checkpoint.pt to continue from")
+            raise UserError(f"{self.path} holds no {name} to continue from")
         try:
             content = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # a broken pickle may raise anything
             raise UserError(f"{path}: not a checkpoint: {_first_line(error)}") from error
-        if not isinstance(content, dict) or not isinstance(content.get("epoch"), int):
-            raise UserError(f"{path}: not a checkpoint: it has no epoch")
+        for key in ("epoch", "lines", "ended"):
+            if not isinstance(content, dict) or not isinstance(content.get(key), int):
+                raise UserError(f"{path}: not a checkpoint: it has no {key}")
         return content
 
-    def save_weights(self, model: nn.Module) -> None:
-        """Write `model.safetensors`: weights and BatchNorm statistics, contiguous, on the CPU."""
+    def save_weights(self, model: nn.Module, name: str = "model.safetensors") -> None:
+        """Write `model.safetensors` or `best.safetensors`: weights and BatchNorm statistics, contiguous, on the CPU."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        self._replace("model.safetensors", lambda file: save_file(tensors, file))
+        self._replace(name, lambda file: save_file(tensors, file))
 
     def load_weights(self) -> dict[str, Tensor]:
         """Read `model.safetensors`.

@@ -6,7 +6,7 @@ from functools import partial
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import advkernels as ak
 from freefast import models
@@ -32,7 +32,10 @@ def make_step(config: TrainConfig) -> Step:
         case "free":
             return partial(free_step, replays=config.replays)
         case "fast":
-            return partial(fast_step, alpha=config.alpha, delta_init=config.delta_init)
+            return partial(
+                fast_step, alpha=config.alpha, delta_init=config.delta_init,
+                noise_magnitude=config.noise_magnitude, clip=config.clip, grad_align=config.grad_align,
+            )  # fmt: skip
         case "pgd":
             return partial(pgd_step, alpha=config.alpha, steps=config.pgd_steps)
     return standard_step
@@ -50,8 +53,11 @@ def make_data(config: TrainConfig) -> ImageData:
     )
 
 
-def make_batches(config: TrainConfig, data: ImageData, device: torch.device) -> Batches:
-    """Shuffled training batches on the device; from the host where processes prepare them or the split is too large."""
+def make_batches(config: TrainConfig, data: ImageData, device: torch.device, rows: Tensor | None = None) -> Batches:
+    """Shuffled training batches on the device; from the host where processes prepare them or the split is too large.
+
+    rows: (n,) int64, places of the training samples; None for all
+    """
     loader = Loader(
         data.train,
         mean=data.mean,
@@ -62,6 +68,7 @@ def make_batches(config: TrainConfig, data: ImageData, device: torch.device) -> 
         seed=config.seed,
         num_workers=config.workers,
         pin=device.type == "cuda",
+        rows=rows,
     )
     if config.workers == 0 and fits(data.train, device):
         return DeviceBatches(loader, device)

@@ -1,0 +1,187 @@
+"""Catastrophic overfitting of Fast on the CPU: whether the guard sees it, keeps the good weights, and cures prevent it.
+
+    python benchmarks/collapse.py DATA_ROOT [--seeds N ...] [--epochs N] [--work FOLDER]
+
+DATA_ROOT: CIFAR-10 as images, train/ and test/ of class folders.
+
+Fast, N-FGSM and GradAlign train the same narrow network on the same few images of four classes, in a ball so large that
+Fast collapses. After every epoch the guard attacks the held-out training samples, and `ff.evaluate` test images that no
+run sees. The result says for every run at which epoch either fell, and what the last and the kept weights withstand.
+Finished runs in FOLDER are not repeated.
+"""
+
+import argparse
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from comparison import write
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import freefast as ff
+from freefast.compare import found
+from freefast.progress import bars
+from freefast.reporting import Run
+from freefast.reporting.curves import DPI, MARKERS, PALETTE
+from freefast.training import setup
+from freefast.training.run_folder import RunFolder
+
+CLASSES = ("airplane", "automobile", "frog", "horse")
+EPSILON = 16 / 255
+METHODS: dict[str, dict[str, Any]] = {
+    "Fast": {"alpha": EPSILON, "delta_init": "zero"},
+    "N-FGSM": {"noise_magnitude": 2.0, "clip": False},
+    "GradAlign": {"alpha": EPSILON, "grad_align": 2.0},
+}
+DROP = 0.2
+
+
+def config(method: str, seed: int, epochs: int, data_root: Path, work: Path) -> ff.TrainConfig:
+    """One run; its guard, selection and what it does on a collapse are the defaults."""
+    return ff.TrainConfig(
+        method="fast", dataset="imagefolder", data_root=data_root, limit_train=1000, limit_test=500,
+        model="preactresnet18", width=8, epsilon=EPSILON, epochs=epochs, batch_size=32, lr_max=0.1, peak=0.3,
+        augment=False, eval_every=1, eval_steps=(10,), seed=seed, device="cpu", out=work / f"{method}-{seed}",
+        **METHODS[method],
+    )  # fmt: skip
+
+
+def classes_of(root: Path, folder: Path) -> Path:
+    """The chosen classes of an image folder, as links."""
+    for part in ("train", "test"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for name in CLASSES:
+            link = folder / part / name
+            if not link.exists():
+                link.symlink_to((root / part / name).resolve(), target_is_directory=True)
+    return folder
+
+
+def run(config: ff.TrainConfig) -> dict[str, Any]:
+    """Train, or take the run that is there, and set the guard's words beside the test set's."""
+    if found(config) != "finished":
+        with bars() as progress:
+            ff.train(config, resume=found(config) != "new", progress=progress)
+    done = Run.load(config.out)
+    guard = [entry["guard_pgd10"] for entry in done.metrics]
+    test = [entry["pgd10"] for entry in done.metrics[:-1]] + [last_weights(config)]
+    return {
+        "guard_pgd10": guard,
+        "test_pgd10": test,
+        "test_natural": [entry["natural"] for entry in done.metrics[:-1]],
+        "train_accuracy": [entry["train_accuracy"] for entry in done.metrics],
+        "guard_collapsed_epochs": done.row["collapsed_epochs"],
+        "test_first_fall": first_fall(test),
+        "selected_epoch": done.row["selected_epoch"],
+        "selected_test_pgd10": done.row["pgd10"],
+        "last_test_pgd10": test[-1],
+        "seconds": sum(entry["seconds"] for entry in done.metrics),
+        "guard_seconds": done.row["guard_seconds"],
+        "guard_samples": done.row["guard_samples"],
+    }
+
+
+def last_weights(config: ff.TrainConfig) -> float:
+    """Accuracy under PGD-10 on the test images of the weights behind the last epoch."""
+    data = setup.make_data(config)
+    model = setup.make_model(config, data)
+    model.load_state_dict(RunFolder(config.out).load_checkpoint(torch.device("cpu"))["model"])
+    return ff.evaluate(model, data, setup.make_threat(config, data), steps=(10,), seed=config.seed).pgd[10]
+
+
+def first_fall(accuracies: Sequence[float]) -> int | None:
+    """The first epoch whose accuracy lies by more than the drop under the best before it."""
+    falls = (epoch for epoch, now in enumerate(accuracies, 1) if max(accuracies[:epoch]) - now > DROP)
+    return next(falls, None)
+
+
+def claims(runs: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    """What the runs were made to show."""
+    fast = [run for run in runs if run["method"] == "Fast"]
+    cured = [run for run in runs if run["method"] != "Fast"]
+    return {
+        "Fast collapses in every run": all(run["guard_collapsed_epochs"] for run in fast),
+        "the guard and the test set fall at most one epoch apart": all(
+            run["test_first_fall"] and abs(run["guard_collapsed_epochs"][0] - run["test_first_fall"]) <= 1
+            for run in fast
+            if run["guard_collapsed_epochs"]
+        ),
+        "the kept weights withstand more than the last": all(
+            run["selected_test_pgd10"] > run["last_test_pgd10"] + DROP / 2 for run in fast
+        ),
+        "no cure collapses": not any(run["guard_collapsed_epochs"] for run in cured),
+    }
+
+
+def figure(runs: Sequence[dict[str, Any]]) -> Figure:
+    """The guard's accuracy by epoch, a line a run, a colour and marker a method; collapses are marked."""
+    fig = Figure(figsize=(7, 4.2), layout="constrained")
+    axes: Axes = fig.add_subplot()
+    for index, method in enumerate(METHODS):
+        for number, one in enumerate(run for run in runs if run["method"] == method):
+            accuracies = one["guard_pgd10"]
+            axes.plot(
+                range(1, len(accuracies) + 1), accuracies, color=PALETTE[index], marker=MARKERS[index], markersize=4,
+                markevery=5, linewidth=1.4, alpha=0.85, label=method if number == 0 else None,
+            )  # fmt: skip
+            for epoch in one["guard_collapsed_epochs"][:1]:
+                point = (epoch, accuracies[epoch - 1])
+                axes.plot(*point, "X", color="#000000", markersize=9, zorder=5)
+                axes.annotate(f"epoch {epoch}", point, (6, 8), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("Epoch")
+    axes.set_ylabel("PGD-10 accuracy on held-out samples")
+    axes.set_ylim(bottom=-0.02)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.plot([], [], "X", color="#000000", markersize=9, linestyle="", label="collapse that the guard reports")
+    axes.legend(frameon=False, fontsize=9)
+    return fig
+
+
+def main() -> int:
+    """Train all and write the result; 0 where it shows what it was made to show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_root", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--work", type=Path)
+    options = parser.parse_args()
+    warnings.simplefilter("default", ff.OverfittingWarning)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = (options.work or Path(temporary)).resolve()
+        root = classes_of(options.data_root, work / "images")
+        runs = []
+        for seed in options.seeds:
+            for method in METHODS:
+                one = config(method, seed, options.epochs, root, work)
+                runs.append({"method": method, "setting": one.setting, "seed": seed, **run(one)})
+                print(method, seed, runs[-1]["guard_collapsed_epochs"], runs[-1]["guard_pgd10"], flush=True)
+        shared = replace(one, out=Path("-"), data_root=None).as_json()
+    found_true = claims(runs)
+    kept = (
+        "model",
+        "width",
+        "epsilon",
+        "epochs",
+        "batch_size",
+        "lr_max",
+        "peak",
+        "limit_train",
+        "limit_test",
+        "augment",
+    )
+    settings = {"classes": CLASSES, **{name: shared[name] for name in kept}}
+    path = write("collapse", {"settings": settings, "runs": runs, "claims": found_true})
+    figure(runs).savefig(path.with_suffix(".png"), dpi=DPI)
+    print(found_true)
+    return int(not all(found_true.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The guard against catastrophic overfitting: robust accuracy of held-out training samples, epoch by epoch.
+
+What it knows is the run's metrics alone, so that a run that goes on judges as one that was never interrupted.
+"""
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from freefast.attacks.health import GradientWarning
+from freefast.config import TrainConfig
+from freefast.data import Split
+from freefast.errors import UserError
+from freefast.evaluation import EvaluationWarning, evaluate
+from freefast.options import show_pixels
+from freefast.training.state import TrainState
+
+ROBUST = "guard_pgd10"
+"""Key of the guard's accuracy in an epoch's metrics."""
+
+_STEPS = 10
+_DROP = 0.2
+_ROLLBACKS, _SHRINK = 3, 0.5
+_SHARE, _MOST, _LEAST = 0.1, 1000, 50
+
+Entry = dict[str, Any]
+History = Sequence[Entry]
+"""Metrics of the epochs so far, in the order that they were trained in."""
+
+
+class OverfittingWarning(UserWarning):
+    """Robust accuracy of held-out samples fell during training: catastrophic overfitting.
+
+    Source: Wong et al. 2020, "Fast is better than free", section 5.4.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """PGD-10 on the same samples from the same noise after every epoch."""
+
+    held_out: Split
+    """Samples that are not trained on."""
+
+    seed: int
+    """Of the noise."""
+
+    def check(self, state: TrainState) -> Entry:
+        """What the weights that a run would leave now score, as metrics; nothing of the state changes."""
+        start = time.perf_counter()
+        with warnings.catch_warnings():  # the evaluation after training says what there is to say
+            for kind in (EvaluationWarning, GradientWarning):
+                warnings.simplefilter("ignore", kind)
+            scores = evaluate(
+                state.final_model(), self.held_out, state.threat,
+                steps=(_STEPS,), seed=self.seed, precision=state.precision,
+            )  # fmt: skip
+        return {
+            "guard_natural": scores.natural,
+            ROBUST: scores.pgd[_STEPS],
+            "guard_samples": scores.samples,
+            "guard_seconds": time.perf_counter() - start,
+        }
+
+
+def hold_out(config: TrainConfig, train: Split) -> tuple[Tensor | None, Guard | None]:
+    """Part the guard's samples from those that are trained on.
+
+    Returns: (n,) int64, places of the samples to train on, and the guard; None and None without a guard
+
+    Raises: UserError where as many samples are not there, or none are held out and the best epoch is asked for.
+    """
+    count = 0 if config.method == "standard" else config.guard_samples
+    if count is None:
+        natural = min(int(_SHARE * len(train)), _MOST)
+        count = natural if natural >= _LEAST else 0
+    if count >= len(train):
+        raise UserError(f"guard_samples: wanted fewer than the {len(train)} training samples, got {count}")
+    if count == 0:
+        if config.select == "best":
+            raise UserError(f"select: best is by the guard, which is off for {len(train)} samples: give guard_samples")
+        return None, None
+    rows, held_out = train.hold_out(count, config.seed)
+    return rows, Guard(held_out=held_out, seed=config.seed)
+
+
+def best(history: History, key: str = ROBUST) -> Entry | None:
+    """The first epoch of the largest value; None where no epoch has one."""
+    return max((entry for entry in history if entry.get(key) is not None), key=lambda entry: entry[key], default=None)
+
+
+def judge(history: History, config: TrainConfig) -> Mapping[str, Any]:
+    """What to add to the newest epoch's metrics: where accuracy has fallen, how far, and what is done about it.
+
+    A fall is told once: again only after a recovery, or a rollback.
+
+    Warns: OverfittingWarning.
+    """
+    if not _is_down(history) or (_is_down(history[:-1]) and not rolls_back(history[-2])):
+        return {}
+    top, now = best(history), history[-1]
+    assert top is not None
+    done = rollbacks(history)
+    then = "stop" if config.on_collapse == "rollback" and done == _ROLLBACKS else config.on_collapse
+    next_alpha = f", alpha {show_pixels(alpha(config, done + 1))}" if then == "rollback" else ""
+    follows = {
+        "continue": f"training goes on, the weights of epoch {top['epoch']} are kept",
+        "stop": f"the run ends, the weights of epoch {top['epoch']} are kept",
+        "rollback": f"back to epoch {top['epoch']}{next_alpha}",
+    }[then]
+    warnings.warn(
+        f"{config.method}, epoch {now['epoch']}: catastrophic overfitting: PGD-{_STEPS} on {now['guard_samples']} "
+        f"held-out samples fell from {top[ROBUST]:.1%} in epoch {top['epoch']} to {now[ROBUST]:.1%}, natural accuracy "
+        f"went from {top['guard_natural']:.1%} to {now['guard_natural']:.1%}: {follows}",
+        OverfittingWarning,
+        stacklevel=2,
+    )
+    return {"collapse": {"best_epoch": top["epoch"], "best": top[ROBUST], "then": then}}
+
+
+def rolls_back(entry: Entry) -> bool:
+    """Whether training goes back to the best epoch behind this one."""
+    return bool(entry.get("collapse", {}).get("then") == "rollback")
+
+
+def has_stopped(history: History) -> bool:
+    """Whether the run ended with its newest epoch because of a fall."""
+    return bool(history) and history[-1].get("collapse", {}).get("then") == "stop"
+
+
+def rollbacks(history: History) -> int:
+    """How often training went back."""
+    return sum(map(rolls_back, history))
+
+
+def alpha(config: TrainConfig, rollbacks: int) -> float:
+    """Step size of the attack, pixel units, after so many rollbacks: half of the last.
+
+    The same bits would fall again. Smaller steps delay or prevent the fall: Andriushchenko and Flammarion 2020,
+    "Understanding and improving fast adversarial training", section 3.
+    """
+    return config.alpha * _SHRINK**rollbacks
+
+
+def summary(history: History) -> Entry:
+    """A run's part of its row of `results.json`; nothing without a guard."""
+    top = best(history)
+    if top is None:
+        return {}
+    return {
+        "guard_samples": top["guard_samples"],
+        "guard_seconds": sum(entry.get("guard_seconds", 0.0) for entry in history),
+        "best_epoch": top["epoch"],
+        f"best_{ROBUST}": top[ROBUST],
+        "collapsed_epochs": [entry["epoch"] for entry in history if "collapse" in entry],
+        "rollbacks": rollbacks(history),
+    }
+
+
+def _is_down(history: History) -> bool:
+    """Whether the newest accuracy lies by more than the drop under the best; shares of samples, but for rounding."""
+    top = best(history)
+    return top is not None and round(top[ROBUST] - history[-1].get(ROBUST, top[ROBUST]), 9) > _DROP

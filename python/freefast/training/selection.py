@@ -1,0 +1,36 @@
+"""Which epoch's weights a run is evaluated by and leaves in `model.safetensors`."""
+
+import warnings
+
+from freefast.config import TrainConfig
+from freefast.evaluation import EvaluationWarning
+from freefast.training import guard
+from freefast.training.guard import Entry, History
+
+
+def rule(config: TrainConfig, history: History) -> str:
+    """best, last or report; unless told, best where there is a guard."""
+    return config.select or ("last" if guard.best(history) is None else "best")
+
+
+def selected(config: TrainConfig, history: History) -> Entry | None:
+    """The metrics of the epoch whose weights count; None where there is none yet."""
+    match rule(config, history):
+        case "best":
+            return guard.best(history)
+        case "report":
+            return guard.best(history, f"pgd{max(config.curve_steps)}")
+    return history[-1] if history else None
+
+
+def warn(config: TrainConfig) -> None:
+    """Emit an EvaluationWarning where the test set chooses."""
+    if config.select == "report":
+        text = "select: report takes the epoch that is best on the test set: its accuracies there are too good"
+        warnings.warn(text, EvaluationWarning, stacklevel=2)
+
+
+def summary(config: TrainConfig, history: History) -> Entry:
+    """A run's part of its row of `results.json`."""
+    entry = selected(config, history)
+    return {"selected": rule(config, history), "selected_epoch": None if entry is None else entry["epoch"]}
