@@ -70,6 +70,7 @@ def test_a_recipe_of_the_report_is_the_run_that_its_name_says(name: str) -> None
     assert (config.momentum, config.weight_decay, config.restarts) == (0.9, 5e-4, 1)
     assert (config.precision, config.master_weights, config.loss_scale) == ("half-fp16", False, "none")
     assert (config.augment, config.width, config.delta_init) == (True, None, "random" if method == "fast" else None)
+    assert (config.guard_samples, config.select) == (0, None)
 
 
 def test_the_report_has_thirteen_runs_attacked_as_their_logs_are() -> None:

@@ -117,3 +117,10 @@ def test_wrong_shapes_are_named(place, shape, name, device):
     arguments[place] = torch.zeros(shape, dtype=arguments[place].dtype)
     with pytest.raises(ValueError, match=f"examples: {name}: wanted"):
         examples.figure(*(t.to(device) for t in arguments), CLASSES)
+
+
+def test_an_output_that_is_no_class_has_its_number() -> None:
+    """torchvision's ResNet50 has 1000 outputs, whatever the data."""
+    images = torch.rand(1, 3, 4, 4)
+    fig = examples.figure(images, images, torch.tensor([1]), torch.tensor([999]), torch.tensor([0]), ["cat", "dog"])
+    assert [axes.get_xlabel() for axes in fig.axes] == ["\N{BALLOT X} output 999", "", "\N{BALLOT X} cat"]

@@ -62,6 +62,8 @@ def test_everything_says_its_scale(finished: Path) -> None:
         assert said in (finished / name).read_text(encoding="utf-8")
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert said in page.replace("&#x27;", "'")
+    for heading in ("<h2>Table of section 7.1</h2>", "<h2>Figure 5</h2>"):
+        assert heading in page
 
 
 def test_epsilon_and_steps_are_in_the_data_sets_proportion(finished: Path) -> None:

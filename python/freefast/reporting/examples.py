@@ -40,7 +40,8 @@ def figure(
     """A column a sample: clean, magnified perturbation (grey is none), adversarial; predictions below.
 
     clean, adversarial: (N, 1 or 3, H, W) float, in [0, 1]
-    labels, clean_pred, adv_pred: (N,) int64, index into `classes`
+    labels: (N,) int64, index into `classes`
+    clean_pred, adv_pred: (N,) int64, the same, or an output that no class of the data has
 
     Raises: ValueError where a shape is none of these.
     """
@@ -64,10 +65,14 @@ def figure(
         for sample, axes in enumerate(line):
             _show(axes, images[sample])
             if predictions is not None:
-                _mark(axes, names[predictions[sample]], predictions[sample] == truth[sample])
+                _mark(axes, _name(names, predictions[sample]), predictions[sample] == truth[sample])
     for axes, label in zip(panels[0], truth, strict=True):
         axes.set_title(f"true: {names[label]}", fontsize=9, parse_math=False)
     return fig
+
+
+def _name(names: Sequence[str], output: int) -> str:
+    return names[output] if output < len(names) else f"output {output}"
 
 
 def _show(axes: Axes, image: Tensor) -> None:

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from freefast.reporting import Run
 from freefast.reporting.curves import DPI, MARKERS, PALETTE, epoch_ticks, series
+from freefast.reporting.section import Picture, Section
 from freefast.reproduce import published
 from freefast.reproduce.contents import FIGURES
 
@@ -18,6 +19,10 @@ _SIZE = (11, 4.6)  # inches
 _OURS, _THEIRS = 2.2, 0.9  # points: widths of lines
 _APART = 0.055  # of the panel's height, between two labels
 _LETTERS = 150  # a line of the note
+_READING = (
+    "Thick lines are ours, thin ones the report's published log. Left accuracy on the test set and, where named, in "
+    "training, right accuracy on the test set under PGD-50."
+)
 _GREY = "#333333"
 
 
@@ -42,6 +47,15 @@ def write(name: str, ours: Mapping[str, Run], note: str, folder: Path) -> Path:
     return path
 
 
+def section(name: str, path: Path) -> Section:
+    """The figure on the page.
+
+    path: of the PNG
+    """
+    picture = Picture(path=path, caption=f"{FIGURES[name].title}. {_READING}")
+    return Section(heading=_heading(name), pictures=(picture,))
+
+
 def figure(name: str, ours: Mapping[str, Run], note: str = "") -> Figure:
     """Two panels, accuracy and accuracy under PGD-50; what has a colour is named at the end of its line.
 
@@ -56,13 +70,17 @@ def figure(name: str, ours: Mapping[str, Run], note: str = "") -> Figure:
         accuracy += [_Line(f"{label}, training", recipe, "train_accuracy") for label, recipe in content.runs.items()]
     robust = [_Line(label, recipe, "pgd50") for label, recipe in content.runs.items()]
     fig = Figure(figsize=_SIZE, layout="constrained")
-    fig.suptitle(f"{name.capitalize().replace('-', ' ')}: {content.title}")
+    fig.suptitle(f"{_heading(name)}: {content.title}")
     panels = fig.subplots(1, 2, sharex=True, sharey=True)
     for axes, heading, lines in zip(panels, ("Accuracy", "Accuracy under PGD-50"), (accuracy, robust), strict=True):
         _panel(axes, heading, lines, ours, theirs, epochs)
     panels[0].set_ylim(-0.02, 1.02)
     _legend(fig, note)
     return fig
+
+
+def _heading(name: str) -> str:
+    return name.capitalize().replace("-", " ")
 
 
 def _panel(

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from freefast import reporting
 from freefast.errors import UserError
 from freefast.reporting import Run
+from freefast.reporting.section import Section
 from freefast.reproduce import figures, tables
 from freefast.reproduce.config import ReproduceConfig
 from freefast.reproduce.contents import FIGURES, TABLES, TITLE
@@ -83,21 +84,25 @@ def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
     ours = {name: Run.load(run.out) for name, run in queue.runs.items() if name not in queue.left}
     note = described(config.scale, next(iter(queue.runs.values())))
     lines = {name: tables.rows(name, ours, queue.states) for name in config.contents if name in TABLES}
+    sections = []
     for name, rows in lines.items():
         tables.write(name, rows, note, _folder(config, "tables"))
-    drawn = [name for name in config.contents if name in FIGURES]
-    pictures = [figures.write(name, ours, note, _folder(config, "figures")) for name in drawn]
-    _page(config.out, note, list(ours.values()), pictures, queue)
+        sections.append(tables.section(name, rows))
+    for name in config.contents:
+        if name in FIGURES:
+            path = figures.write(name, ours, note, _folder(config, "figures"))
+            sections.append(figures.section(name, path))
+    _page(config.out, note, list(ours.values()), sections, queue)
     return Reproduction(tables=lines, note=note, left=queue.left, failures=queue.failures)
 
 
-def _page(out: Path, note: str, runs: Sequence[Run], pictures: Sequence[Path], queue: Queue) -> None:
+def _page(out: Path, note: str, runs: Sequence[Run], sections: Sequence[Section], queue: Queue) -> None:
     """`results.json` and `report.html` of the finished runs."""
     environment = reporting.results.read(out / "runs" / runs[0].name).environment if runs else {}
     summary = {"note": note, "left": queue.left, "failures": queue.failures}
     reporting.results.write(out, [run.row for run in runs], environment, summary)
-    title = f"{TITLE}, run again. {note}"
-    reporting.report.write(out, title=title, runs=runs, environment=environment, images=pictures)
+    title = f"{TITLE}, run again"
+    reporting.report.write(out, title=title, runs=runs, environment=environment, sections=sections, banner=note)
 
 
 def _folder(config: ReproduceConfig, name: str) -> Path:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from freefast.reporting import Run, table
 from freefast.reporting.curves import series
+from freefast.reporting.section import Section
 from freefast.reporting.table import Column
 from freefast.reproduce import published
 from freefast.reproduce.contents import TABLES
@@ -94,6 +95,12 @@ def write(name: str, lines: Sequence[Mapping[str, Any]], note: str, folder: Path
         text.append(PEEKING)
     (folder / f"{name}.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
     table.write_csv([{**line, "note": note} for line in lines], folder / f"{name}.csv", COLUMNS)
+
+
+def section(name: str, lines: Sequence[Mapping[str, Any]]) -> Section:
+    """The table on the page."""
+    peeks = any(line["whose"] == PEEKED for line in lines)
+    return Section(heading=title(name), text=PEEKING if peeks else "", rows=lines, columns=COLUMNS)
 
 
 def narrow(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
