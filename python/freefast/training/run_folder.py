@@ -19,7 +19,7 @@ from freefast.evaluation import files
 
 FILES = (
     "config.json", "metrics.jsonl", "checkpoint.pt", "best.pt", "model.safetensors", "best.safetensors", "results.json",
-    "curves.png", "report.html", *files.FILES,
+    "curves.png", "examples.png", "loss_surface.png", "report.html", *files.FILES,
 )  # fmt: skip
 
 _MAY_CHANGE = ("out", "device", "workers", "graph")
