@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,9 @@ def test_what_is_written(finished: Path) -> None:
     }  # fmt: skip
     assert {path.name for path in (finished / "runs").iterdir()} == {FREE, FAST}
     assert {path.name for path in (finished / "tables").iterdir()} == {"table-7.1.md", "table-7.1.csv"}
-    assert {path.name for path in (finished / "figures").iterdir()} == {"figure-5.png", "figure-5.svg"}
+    assert {path.name for path in (finished / "figures").iterdir()} == {
+        "figure-5.png", "figure-5.svg", "time_accuracy.png", "time_accuracy.svg",
+    }  # fmt: skip
     summary = json.loads((finished / "results.json").read_text(encoding="utf-8"))["summary"]
     assert (summary["left"], summary["failures"]) == ([], {})
 
@@ -64,6 +67,13 @@ def test_everything_says_its_scale(finished: Path) -> None:
     assert said in page.replace("&#x27;", "'")
     for heading in ("<h2>Table of section 7.1</h2>", "<h2>Figure 5</h2>"):
         assert heading in page
+
+
+def test_the_page_shows_attacked_images_and_loss_surfaces(tmp_path: Path) -> None:
+    assert small.reproduce("--only", "figure-3", "--out", str(tmp_path / "out")) == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", page)[:4] == ["Results", "Figure 3", "Adversarial examples", "Loss surface"]
+    assert page.count('src="data:image/png;base64,') == 3
 
 
 def test_epsilon_and_steps_are_in_the_data_sets_proportion(finished: Path) -> None:

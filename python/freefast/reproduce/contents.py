@@ -49,6 +49,9 @@ The report trained Fast with 128, 10/255 and 45 epochs twice, once with the eval
 for both here: evaluation leaves the training as it is.
 """
 
+PICTURED = (_FREE_45, _FAST_45, "fast-preactresnet18-128-a16-e45")
+"""Recipes whose networks the page shows attacked images and loss surfaces of: both methods, and one that collapsed."""
+
 
 class Figure(NamedTuple):
     """Two panels: accuracy and accuracy under PGD-50 by epoch."""

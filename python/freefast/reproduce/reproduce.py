@@ -11,11 +11,12 @@ from rich.progress import Progress
 
 from freefast import reporting
 from freefast.errors import UserError
-from freefast.reporting import Run
+from freefast.pictures import draw
+from freefast.reporting import Run, time_accuracy
 from freefast.reporting.section import Section
 from freefast.reproduce import figures, tables
 from freefast.reproduce.config import ReproduceConfig
-from freefast.reproduce.contents import FIGURES, TABLES, TITLE
+from freefast.reproduce.contents import FIGURES, PICTURED, TABLES, TITLE
 from freefast.reproduce.queue import Queue
 from freefast.reproduce.scales import described
 from freefast.training import setup
@@ -92,8 +93,17 @@ def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
         if name in FIGURES:
             path = figures.write(name, ours, note, _folder(config, "figures"))
             sections.append(figures.section(name, path))
+    sections += _pictures(config, ours, queue)
     _page(config.out, note, list(ours.values()), sections, queue)
     return Reproduction(tables=lines, note=note, left=queue.left, failures=queue.failures)
+
+
+def _pictures(config: ReproduceConfig, ours: Mapping[str, Run], queue: Queue) -> list[Section]:
+    """What the report has no figures of: time against robustness, attacked images, loss surfaces."""
+    folder, runs = _folder(config, "figures"), list(ours.values())
+    sections = [time_accuracy.section(runs, folder)] if time_accuracy.can_plot(runs) else []
+    drawn = [queue.runs[name].out for name in PICTURED if name in ours]
+    return sections + (draw(drawn, folder, config.device) if drawn else [])
 
 
 def _page(out: Path, note: str, runs: Sequence[Run], sections: Sequence[Section], queue: Queue) -> None:
