@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
