@@ -118,7 +118,7 @@ def test_a_variant_that_fails_is_named_and_the_others_go_on(
         (["--batch-size", "19"], "batch_size: wanted at most as many as there are images, got 19"),
         (["--budget", "nan"], "budget: wanted seconds above 0"),
         (["--width", "4"], "width: wanted at least 8"),
-        (["--width", "4", "--model", "resnet50"], "width"),
+        (["--width", "8", "--model", "wideresnet"], "width"),
         (["--model", "resnet51"], "model: wanted one of"),
         (["--only", "slow"], "only, skip: no variant is left"),
         (["--dataset", "imagefolder"], "root"),

@@ -28,7 +28,9 @@ ROWS = ("batch_moments", "normalize_relu", "normalize_relu_sums", "normalize_rel
 SINGLES = {f"{name}_kernel<strided>" for name in ("sign_step", "uniform_init", "l2_step", "l2_init", *ROWS)}
 SINGLES |= {"merge_moments_kernel", "merge_sums_kernel"}
 SINGLES |= {"sgd_step_strided_kernel", "write_packet", "augment_kernel", "augment_strided_kernel"}
-SUMMING = ("batch_moments_kernel<halves>", "normalize_relu_sums_kernel<halves>")
+SUMMING = {
+    f"{name}_kernel<{path}>" for name in ("batch_moments", "normalize_relu_sums") for path in ("floats", "halves")
+}
 DIVIDING = ("l2_", "augment_", "batch_moments_", "normalize_relu_", "merge_")
 
 
@@ -51,8 +53,13 @@ def test_every_kernel_keeps_its_registers(library: Path) -> None:
         assert {kernel.name for kernel in kernels} == VECTORS.keys() | SINGLES
         for kernel in kernels:
             assert kernel.stack_bytes == kernel.local_bytes == 0, kernel
-            # Four blocks of 256 threads a multiprocessor, or two where a thread has 32 sums.
-            assert kernel.registers <= (128 if kernel.name in SUMMING else 64), kernel
+            assert kernel.registers <= most_registers(kernel), kernel
+
+
+def most_registers(kernel: cubin.Kernel) -> int:
+    """Four blocks of 256 threads a multiprocessor; two where a thread has many sums, and of rows since 10.0."""
+    rows = kernel.name.startswith(ROWS) and int(kernel.architecture.removeprefix("sm_").rstrip("af")) >= 100
+    return 128 if kernel.name in SUMMING or rows else 64
 
 
 def test_vectors_of_16_bytes_and_no_fused_arithmetic(library: Path) -> None:
