@@ -47,8 +47,8 @@ def config(method: str, seed: int, data_root: Path, work: Path) -> ff.TrainConfi
     return ff.TrainConfig(
         method="fast", dataset="imagefolder", data_root=data_root, limit_train=1200, limit_test=300,
         guard_samples=200, model="preactresnet18", width=8, epsilon=EPSILON, epochs=20, batch_size=32, lr_max=0.1,
-        peak=0.3, augment=False, threads=1, eval_every=1, eval_steps=(10,), seed=seed, device="cpu", out=work / f"{method}-{seed}",
-        **METHODS[method],
+        peak=0.3, augment=False, threads=1, eval_every=1, eval_steps=(10,), seed=seed, device="cpu",
+        out=work / f"{method}-{seed}", **METHODS[method],
     )  # fmt: skip
 
 
