@@ -96,8 +96,8 @@ def test_a_fall_is_told_once(scores: list[float], falls: list[int]) -> None:
 
 def test_the_warning_says_what_fell_and_what_follows() -> None:
     said = (
-        r"fast, epoch 3: catastrophic overfitting: PGD-10 on 100 held-out samples fell from 50.0% in epoch 2 to 10.0%, "
-        r"natural accuracy went from 80.0% to 80.0%: "
+        r"fast, epoch 3: catastrophic overfitting, unless it recovers: PGD-10 on 100 held-out samples "
+        r"fell from 50.0% in epoch 2 to 10.0%, natural accuracy went from 80.0% to 80.0%: "
     )
     for then, follows in (
         ("continue", "training goes on, the weights of epoch 2 are kept"),

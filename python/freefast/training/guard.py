@@ -113,9 +113,10 @@ def judge(history: History, config: TrainConfig) -> Mapping[str, Any]:
         "rollback": f"back to epoch {top['epoch']}{next_alpha}",
     }[then]
     warnings.warn(
-        f"{config.method}, epoch {now['epoch']}: catastrophic overfitting: PGD-{_STEPS} on {now['guard_samples']} "
-        f"held-out samples fell from {top[ROBUST]:.1%} in epoch {top['epoch']} to {now[ROBUST]:.1%}, natural accuracy "
-        f"went from {top['guard_natural']:.1%} to {now['guard_natural']:.1%}: {follows}",
+        f"{config.method}, epoch {now['epoch']}: catastrophic overfitting, unless it recovers: "
+        f"PGD-{_STEPS} on {now['guard_samples']} held-out samples fell from {top[ROBUST]:.1%} in epoch {top['epoch']} "
+        f"to {now[ROBUST]:.1%}, natural accuracy went from {top['guard_natural']:.1%} to {now['guard_natural']:.1%}: "
+        f"{follows}",
         OverfittingWarning,
         stacklevel=2,
     )
