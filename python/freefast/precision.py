@@ -91,15 +91,17 @@ class Precision:
             logits = model(x)
         return logits.float()
 
-    def attack_scale(self, samples: int) -> float:
+    def attack_scale(self, samples: int, headroom: int = _HEADROOM) -> float:
         """What an attack multiplies the mean loss of so many samples with: a power of two, 1 but for float16.
 
         In float16 gradients below 3e-8 are 0, and their sign is lost. An attack takes no more than the sign, so that
         nothing is divided by the scale again.
+
+        headroom: the largest gradient at a sample's logits is 2 ** headroom or a little more
         """
         if self.dtype != torch.float16:
             return 1.0
-        return 2.0 ** (_HEADROOM + math.ceil(math.log2(max(samples, 1))))
+        return 2.0 ** (headroom + math.ceil(math.log2(max(samples, 1))))
 
     def make_scaler(self, device: torch.device) -> torch.amp.GradScaler:
         """The loss scale's keeper, which does nothing for "none"."""

@@ -11,7 +11,7 @@ from test_steps import ALPHA, BATCH, EPSILON, LR, SEED, UPDATES, distance, make_
 from torch import Tensor, nn
 
 import advkernels as ak
-from freefast import ThreatModel
+from freefast import Precision, ThreatModel
 from freefast.data import CIFAR10_MEAN, CIFAR10_STD
 from freefast.training import schedules
 from freefast.training.captured import Step
@@ -151,3 +151,18 @@ def test_a_sample_without_a_gradient_is_left_out(device: str) -> None:
     assert alone == 0
     (penalty + alone).backward()
     assert model.weight.grad.isfinite().all()
+
+
+def test_float16_has_the_penaltys_gradient(device: str) -> None:
+    """The scale of float16's attacks would overflow in the second derivative."""
+    x = torch.rand(32, 3, 12, 12, device=device)
+    y = torch.arange(32, device=device) % 10
+    gradients = []
+    for precision in (Precision(), Precision(name="half-fp16")):
+        state = make_state(precision.prepare(make_model("preactresnet18", device)), device)
+        state.precision = precision
+        misalignment(state, x, y).backward()
+        gradients.append(torch.cat([p.grad.double().flatten() for p in state.model.parameters() if p.grad is not None]))
+    exact, half = gradients
+    assert half.isfinite().all()
+    assert torch.nn.functional.cosine_similarity(exact, half, dim=0) > 0.95

@@ -26,18 +26,28 @@ def split(labels: torch.Tensor) -> Split:
     return Split(images=images.to(torch.uint8), labels=labels)
 
 
-def test_what_is_held_out_is_balanced_and_the_rest_is_left() -> None:
+def test_what_is_held_out_is_the_same_share_of_each_class_and_the_rest_is_left() -> None:
     labels = torch.arange(200) % 4
     labels[:40] = 0  # of the first class there are most
     whole = split(labels)
     rows, held_out = whole.hold_out(22, seed=3)
-    assert sorted(held_out.labels.bincount().tolist()) == [5, 5, 6, 6]
+    for held, of in zip(held_out.labels.bincount().tolist(), labels.bincount().tolist(), strict=True):
+        assert abs(held - of * 22 / 200) < 1
     together = torch.cat([whole.images[rows], held_out.images]).flatten(1)[:, 0]
     assert torch.equal(together.sort().values, whole.images.flatten(1)[:, 0].sort().values)
     assert torch.equal(rows, rows.sort().values)
     again, other = (whole.hold_out(22, seed)[0] for seed in (3, 4))
     assert torch.equal(rows, again)
     assert not torch.equal(rows, other)
+
+
+def test_a_rare_class_is_not_taken_away() -> None:
+    labels = torch.tensor([0] * 980 + [1] * 15 + [2] * 5)
+    rows, _ = split(labels).hold_out(100, seed=0)
+    left = labels[rows].bincount().tolist()
+    assert left[0] == 882
+    assert left[1] in (13, 14)
+    assert left[2] in (4, 5)
 
 
 @pytest.mark.parametrize(

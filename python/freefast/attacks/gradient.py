@@ -23,13 +23,15 @@ def input_gradient(
 
     x: (N, C, H, W) float32, model units
     losses: logits (N, classes) float32 to (N,)
-    differentiable: whether the gradient can be differentiated by the weights
+    differentiable: whether the gradient can be differentiated by the weights; it has no headroom then, since the second
+        derivatives of a larger one overflow in float16
     Returns: gradient like x, times `precision.attack_scale`; logits (N, classes) float32
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = precision.logits(model, x)
-        loss = losses(logits).mean() * precision.attack_scale(len(x))
+        scale = precision.attack_scale(len(x), headroom=0) if differentiable else precision.attack_scale(len(x))
+        loss = losses(logits).mean() * scale
         (gradient,) = torch.autograd.grad(loss, [x], create_graph=differentiable)
     return gradient, logits.detach()
 

@@ -48,12 +48,12 @@ class Split:
         return Split(images=self.images[index], labels=self.labels[index])
 
     def hold_out(self, count: int, seed: int) -> tuple[Tensor, "Split"]:
-        """Part `count` samples from the others, as many of each class as can be.
+        """Part `count` samples from the others, the same share of each class.
 
         count: in [0, N)
         Returns: (N - count,) int64, places of the others, ascending; the samples that are held out
         """
-        index = _balanced(self.labels, count, generator(seed, 0, _HELD_OUT))
+        index = _stratified(self.labels, count, generator(seed, 0, _HELD_OUT))
         others = torch.ones(len(self), dtype=torch.bool)
         others[index] = False
         return others.nonzero().squeeze(1), Split(images=self.images[index], labels=self.labels[index])
@@ -115,9 +115,23 @@ def check_normalization(mean: Sequence[float], std: Sequence[float], channels: i
 
 
 def _balanced(labels: Tensor, count: int, random: torch.Generator) -> Tensor:
+    """Places of so many samples, as many of each class as can be, ascending."""
+    order, rank = _shuffled(labels, random)
+    return order[torch.argsort(rank, stable=True)[:count]].sort().values
+
+
+def _stratified(labels: Tensor, count: int, random: torch.Generator) -> Tensor:
+    """Places of so many samples, the same share of each class, ascending."""
+    order, rank = _shuffled(labels, random)
+    share = (rank + 0.5) / torch.bincount(labels)[labels[order]]
+    return order[torch.argsort(share, stable=True)[:count]].sort().values
+
+
+def _shuffled(labels: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The places of all samples in random order, and the place of each among those of its class."""
     order = torch.randperm(len(labels), generator=random)
     by_class = torch.argsort(labels[order], stable=True)
     sizes = torch.bincount(labels)
-    rank = torch.empty_like(order)  # a sample's place among the shuffled samples of its class
+    rank = torch.empty_like(order)
     rank[by_class] = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    return order[torch.argsort(rank, stable=True)[:count]].sort().values
+    return order, rank

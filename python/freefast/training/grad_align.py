@@ -10,6 +10,8 @@ from freefast.training.state import TrainState
 def misalignment(state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
     """Mean over the samples of 1 - cos(gradient at x, gradient at x + eta), eta uniform in the ball; differentiable.
 
+    x + eta is clamped to the box of images, which the authors' code leaves.
+
     Gradients are of the cross-entropy with respect to the images, in train mode; their length, and so an attack's
     scale, does not count. A sample with a gradient of zero is left out of the mean.
 
