@@ -87,15 +87,18 @@ class Trained:
             return classify(self.precision.logits(self.model, self.threat.normalize(pixels))).cpu()
 
 
-def draw(folders: Sequence[Path], out: Path, device: str | None = None) -> list[Section]:
+def draw(
+    folders: Sequence[Path], out: Path, device: str | None = None, names: Sequence[str] | None = None
+) -> list[Section]:
     """Write `examples.png`, or `examples_NAME.png` of several runs, and `loss_surface.png` into `out`.
 
     device: where the models run; None takes each run's own
+    names: of the runs; None takes their folders'
 
     Returns: sections of a report with them, and with the reason where a run's weights or data cannot be had
     """
     pictures, surfaces, missing = [], {}, []
-    for name, folder in zip(_names(folders), folders, strict=True):
+    for name, folder in zip(names or _names(folders), folders, strict=True):
         path = out / ("examples.png" if len(folders) == 1 else f"examples_{name}.png")
         try:
             with Trained.load(folder, name, device) as run:

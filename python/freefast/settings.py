@@ -152,10 +152,10 @@ class Settings:
     """Steps of pgd's attack (auto: 7)."""
 
     guard_samples: AutoInt = AUTO
-    """Training samples, the same share of each class, that are held out and attacked by PGD-10 after every epoch; 0: none.
-    Not of standard, which has no robust accuracy to lose (auto: a tenth of all, at most 1000, none of fewer than 500).
-    An epoch's check is at most 11 gradients of each: of 1000 CIFAR-10 images, PreActResNet18 on an H100, 0.2 s in
-    half-fp16 and 0.7 s in fp32 by its rate in PGD-50."""
+    """Training samples, the same share of each class, that are held out and attacked by PGD-10 after every epoch; 0:
+    none. Not of standard, which has no robust accuracy to lose (auto: a tenth of all, at most 1000, none of fewer than
+    500). An epoch's check is at most 11 gradients of each: of 1000 CIFAR-10 images, PreActResNet18 on an H100, an
+    estimated 0.2 s in half-fp16 and 0.7 s in fp32, by the time of PGD-50."""
 
     on_collapse: OnCollapse = "continue"
     """Once the guard's accuracy has fallen by more than 20 points: train on, which loses no weights but time; end the

@@ -24,11 +24,14 @@ def summarize(
     return rows
 
 
-def write_report(folders: Sequence[Path], out: Path, *, pictures: bool = True, device: str | None = None) -> None:
+def write_report(
+    folders: Sequence[Path], out: Path, *, pictures: bool = True, device: str | None = None, banner: str = ""
+) -> None:
     """Write `report.html` and its figures, by the results that the folders hold.
 
     pictures: attack the runs' weights, for examples and loss surfaces
     device: where; None takes each run's own
+    banner: what a reader must know first
     """
     runs = [reporting.Run.load(folder) for folder in folders]
     curves.plot(runs, out / "curves.png")
@@ -40,4 +43,4 @@ def write_report(folders: Sequence[Path], out: Path, *, pictures: bool = True, d
     data = ", ".join(dict.fromkeys(str(run.row["dataset"]) for run in runs))
     title = f"{', '.join(dict.fromkeys(run.method for run in runs))} on {data}"
     environment = reporting.results.read(folders[0]).environment
-    report.write(out, title=title, runs=runs, environment=environment, sections=sections)
+    report.write(out, title=title, runs=runs, environment=environment, sections=sections, banner=banner)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import small
+from filelock import FileLock
 
 from freefast import UserError, reporting
 from freefast.reproduce import figures, queue
@@ -44,7 +45,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_written(finished: Path) -> None:
-    assert {path.name for path in finished.iterdir()} == {
+    assert {path.name for path in finished.iterdir()} - {".lock"} == {
         "reproduce.json", "results.json", "report.html", "runs", "tables", "figures",
     }  # fmt: skip
     assert {path.name for path in (finished / "runs").iterdir()} == {FREE, FAST}
@@ -62,8 +63,10 @@ def test_everything_says_its_scale(finished: Path) -> None:
         assert all(said in line["note"] for line in csv.DictReader(file))
     for name in ("tables/table-7.1.md", "results.json"):
         assert said in (finished / name).read_text(encoding="utf-8")
+    for name in ("report.html", f"runs/{FREE}/report.html", f"runs/{FAST}/report.html"):
+        page = (finished / name).read_text(encoding="utf-8")
+        assert said in page.replace("&#x27;", "'")
     page = (finished / "report.html").read_text(encoding="utf-8")
-    assert said in page.replace("&#x27;", "'")
     for heading in ("<h2>Table of section 7.1</h2>", "<h2>Figure 5</h2>"):
         assert heading in page
 
@@ -191,6 +194,28 @@ def test_what_a_kill_leaves_is_gone_on_with(damage: object, finished: Path, copy
     damage(copy / "runs" / FAST)
     assert small.reproduce(*ONLY, "--out", str(copy)) == 0
     assert small.numbers(copy) == small.numbers(finished)
+
+
+def test_a_broken_run_does_not_keep_the_others_from_theirs(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    (copy / "runs" / FAST / "checkpoint.pt").write_bytes(b"nothing")
+    shutil.rmtree(copy / "runs" / FREE)
+    assert small.reproduce(*ONLY, "--out", str(copy)) == 2
+    said = capsys.readouterr().err
+    assert f"first {FAST}:" in said
+    assert f"delete {copy / 'runs' / FAST} to begin it anew" in said
+    assert (copy / "runs" / FREE / "results.json").exists()
+
+
+def test_two_processes_do_not_share_a_folder(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    with FileLock(copy / ".lock"):
+        assert small.reproduce(*ONLY, "--out", str(copy)) == 2
+    assert f"--out: another process works in {copy}" in capsys.readouterr().err
+
+
+def test_settings_that_are_no_object(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    (copy / "reproduce.json").write_text("[]")
+    assert small.reproduce(*ONLY, "--out", str(copy)) == 2
+    assert "reproduce.json: wanted an object, got []" in capsys.readouterr().err
 
 
 def test_half_written_pages_and_settings_are_written_again(finished: Path, copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_the_warning_says_what_fell_and_what_follows() -> None:
     ):
         with pytest.warns(OverfittingWarning, match=said + follows):
             entries = history(0.4, 0.5, 0.1, on_collapse=then)
-        assert entries[-1]["collapse"] == {"best_epoch": 2, "best": 0.5, "then": then}
+        assert entries[-1]["collapse"] == {"best_epoch": 2, "best": 0.5, "now": 0.1, "then": then}
 
 
 @pytest.mark.filterwarnings("ignore::freefast.OverfittingWarning")
@@ -264,7 +265,7 @@ def test_a_rollback_goes_on_from_the_best_epoch_with_half_the_alpha(
     (by_hand / "config.json").write_text(json.dumps(settings | {"alpha": 0.125}))
     result = train(config)
     assert [entry["epoch"] for entry in result.metrics] == [1, 2, 3, 3, 4, 5]
-    assert result.metrics[2]["collapse"] == {"best_epoch": 2, "best": 0.5, "then": "rollback"}
+    assert result.metrics[2]["collapse"] == {"best_epoch": 2, "best": 0.5, "now": 0.1, "then": "rollback"}
     assert (result.row["rollbacks"], result.row["collapsed_epochs"], result.row["epochs"]) == (1, [3], 5)
 
     train(dataclasses.replace(config, alpha=0.125, out=by_hand), resume=True)
@@ -342,3 +343,19 @@ def test_the_guard_changes_nothing_in_training(config: TrainConfig, tmp_path: Pa
         patch.setattr(loop.setup, "make_data", lambda _: dataclasses.replace(digits, train=others))
         train(dataclasses.replace(config, guard_samples=0, out=tmp_path / "alone"))
     assert same(checkpoint(config.out), checkpoint(tmp_path / "alone"))
+
+
+def test_without_a_guard_the_evaluations_tell_of_a_fall() -> None:
+    """As the report's run of 90 epochs would have been told of: its own accuracies around epoch 86."""
+    config = TrainConfig(method="fast", guard_samples=0, eval_every=1, curve_steps=(50,), on_collapse="stop")
+    history = []
+    told = []
+    for epoch, accuracy in ((84, 0.431), (85, 0.434), (86, 0.103), (87, 0.001), (88, None)):
+        history.append({"epoch": epoch} | ({} if accuracy is None else {"pgd50": accuracy}))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            history[-1] |= guard.judge(history, config)
+        told += [(epoch, str(warning.message)) for warning in caught]
+    assert [epoch for epoch, _ in told] == [86]
+    assert "PGD-50 on the test set fell from 43.4% in epoch 85 to 10.3%: training goes on" in told[0][1]
+    assert history[2]["collapse"] == {"best_epoch": 85, "best": 0.434, "now": 0.103, "then": "continue"}

@@ -42,13 +42,22 @@ def write(
         title=escape(title),
         banner=f'<p class="banner" role="note">{escape(banner)}</p>' if banner else "",
         about=_definitions(_shared(runs)),
-        table=wide(table.html([run.row for run in runs]), "Results"),
+        table=wide(_table(runs), "Results"),
         sections="\n".join(parts),
         runs="\n".join(_run(run) for run in runs),
         environment=_definitions(environment),
     )
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _table(runs: Sequence[Run]) -> str:
+    """The results; with the runs' names where method and setting do not tell them apart."""
+    rows = [{**run.row, "run": run.name} for run in runs]
+    columns = table.columns(rows)
+    if len({(row.get("method"), row.get("setting")) for row in rows}) < len(rows):
+        columns = [table.Column("Run", "run", None), *columns]
+    return table.html(rows, columns)
 
 
 def _shared(runs: Sequence[Run]) -> dict[str, Any]:

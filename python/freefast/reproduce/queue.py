@@ -21,16 +21,19 @@ class Queue:
     """Runs by name, the shortest first, so that a budget leaves as few as possible undone.
 
     minutes: after which no run and no epoch is begun
-
-    Raises: UserError where a run's folder holds another run.
     """
 
     def __init__(self, runs: Mapping[str, TrainConfig], minutes: float) -> None:
         self.runs = dict(sorted(runs.items(), key=lambda item: _passes(item[1])))
-        self.states: dict[str, State] = {name: state(run) for name, run in self.runs.items()}
+        self.states: dict[str, State] = {}
         """Of every run, now."""
         self.failures: dict[str, str] = {}
-        """Why a run failed."""
+        """Why a run failed, or cannot be gone on with."""
+        for name, run in self.runs.items():
+            try:
+                self.states[name] = state(run)
+            except UserError as error:
+                self._fail(name, f"{error}; delete {run.out} to begin it anew")
         self._deadline = time.monotonic() + 60 * minutes
 
     @property
@@ -38,10 +41,15 @@ class Queue:
         """Names of the runs that are not finished."""
         return [name for name, now in self.states.items() if now != "finished"]
 
+    @property
+    def done(self) -> list[str]:
+        """Names of the runs that are."""
+        return [name for name, now in self.states.items() if now == "finished"]
+
     def work(self, progress: Progress | None = None) -> None:
         """Run all that is left, until the budget is spent; a run that fails does not keep the others from theirs."""
         with _view(progress, self.states) as show:
-            for name in self.left:
+            for name in [name for name in self.left if name not in self.failures]:
                 if self._is_spent():
                     break
                 show(name, "running")
@@ -58,8 +66,11 @@ class Queue:
         except StoppedError:
             self.states[name] = state(run)
         except UserError as error:
-            self.states[name] = "failed"
-            self.failures[name] = str(error)
+            self._fail(name, str(error))
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.states[name] = "failed"
+        self.failures[name] = reason
 
     def _is_spent(self) -> bool:
         return time.monotonic() >= self._deadline

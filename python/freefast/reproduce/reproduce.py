@@ -1,12 +1,16 @@
 """The report, run again: its queue of runs, and what is made of those that are finished."""
 
+import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.progress import Progress
 
 from freefast import reporting
@@ -19,6 +23,7 @@ from freefast.reproduce.config import ReproduceConfig
 from freefast.reproduce.contents import FIGURES, PICTURED, TABLES, TITLE
 from freefast.reproduce.queue import Queue
 from freefast.reproduce.scales import described
+from freefast.summary import write_report
 from freefast.training import setup
 
 _SETTINGS = "reproduce.json"
@@ -46,27 +51,41 @@ def reproduce(config: ReproduceConfig, progress: Progress | None = None) -> Repr
 
     Runs that are finished are kept, interrupted ones gone on with at their last epoch, whatever interrupted them.
 
-    Raises: UserError where the data is not there, or the folder is of other settings or holds something else.
+    Raises: UserError where the data is not there, or the folder is of other settings, holds something else or is worked
+        in by another process.
     """
     runs = config.runs()
     _require_settings(config)
     setup.make_data(next(iter(runs.values())))
-    queue = Queue(runs, config.budget_minutes)
-    _write_settings(config)
-    queue.work(progress)
-    return _write(config, queue)
+    with _alone_in(config.out):
+        _write_settings(config)
+        queue = Queue(runs, config.budget_minutes)
+        queue.work(progress)
+        return _write(config, queue)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"--out: another process works in {folder}") from None
 
 
 def _require_settings(config: ReproduceConfig) -> None:
     path = config.out / _SETTINGS
     if not path.exists():
-        if config.out.exists() and any(config.out.iterdir()):
+        if config.out.exists() and any(not found.name.startswith(".") for found in config.out.iterdir()):
             raise UserError(f"--out: {config.out} holds something else than a reproduction, wanted another folder")
         return
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from error
+    if not isinstance(stored, dict):
+        raise UserError(f"{path}: wanted an object, got {stored!r}")
     for name, wanted in config.kept().items():
         if stored.get(name) != wanted:
             option = name.replace("_", "-")
@@ -75,15 +94,16 @@ def _require_settings(config: ReproduceConfig) -> None:
 
 
 def _write_settings(config: ReproduceConfig) -> None:
-    config.out.mkdir(parents=True, exist_ok=True)
     part = config.out / f".{_SETTINGS}.part"
     part.write_text(json.dumps(config.kept(), indent=2) + "\n", encoding="utf-8")
     os.replace(part, config.out / _SETTINGS)
 
 
 def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
-    ours = {name: Run.load(run.out) for name, run in queue.runs.items() if name not in queue.left}
+    ours = {name: _load(run.out) for name, run in queue.runs.items() if name not in queue.left}
     note = described(config.scale, next(iter(queue.runs.values())))
+    for name in ours:
+        _say(note, queue.runs[name].out)
     lines = {name: tables.rows(name, ours, queue.states) for name in config.contents if name in TABLES}
     sections = []
     for name, rows in lines.items():
@@ -93,7 +113,7 @@ def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
         if name in FIGURES:
             path = figures.write(name, ours, note, _folder(config, "figures"))
             sections.append(figures.section(name, path))
-    sections += _pictures(config, ours, queue)
+    sections += tables.falls(ours) + _pictures(config, ours, queue)
     _page(config.out, note, list(ours.values()), sections, queue)
     return Reproduction(tables=lines, note=note, left=queue.left, failures=queue.failures)
 
@@ -103,12 +123,26 @@ def _pictures(config: ReproduceConfig, ours: Mapping[str, Run], queue: Queue) ->
     folder, runs = _folder(config, "figures"), list(ours.values())
     sections = [time_accuracy.section(runs, folder)] if time_accuracy.can_plot(runs) else []
     drawn = [queue.runs[name].out for name in PICTURED if name in ours]
-    return sections + (draw(drawn, folder, config.device) if drawn else [])
+    names = [ours[name].name for name in PICTURED if name in ours]
+    return sections + (draw(drawn, folder, config.device, names) if drawn else [])
+
+
+def _load(folder: Path) -> Run:
+    """A finished run, by a name that fits into figures."""
+    run = Run.load(folder)
+    return dataclasses.replace(run, name=run.name.replace("preactresnet18", "PreAct18").removesuffix("-charts"))
+
+
+def _say(note: str, folder: Path) -> None:
+    """Put the note on a run's own page."""
+    page = folder / "report.html"
+    if escape(note) not in page.read_text(encoding="utf-8"):
+        write_report([folder], folder, pictures=False, banner=note)
 
 
 def _page(out: Path, note: str, runs: Sequence[Run], sections: Sequence[Section], queue: Queue) -> None:
     """`results.json` and `report.html` of the finished runs."""
-    environment = reporting.results.read(out / "runs" / runs[0].name).environment if runs else {}
+    environment = reporting.results.read(out / "runs" / queue.done[0]).environment if runs else {}
     summary = {"note": note, "left": queue.left, "failures": queue.failures}
     reporting.results.write(out, [run.row for run in runs], environment, summary)
     title = f"{TITLE}, run again"

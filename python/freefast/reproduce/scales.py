@@ -48,11 +48,24 @@ def described(name: ScaleName, run: TrainConfig) -> str:
     run: any of the queue's
     """
     scale = SCALES[name]
-    data = f"{run.dataset}, epsilon {run.epsilon:.4g}, precision {run.precision}, seed {run.seed}"
+    data = f"{run.dataset}{_instead(run)}, epsilon {run.epsilon:.4g}, precision {_precision(run)}, seed {run.seed}"
     if name == "full":
-        return f"Scale full: the report's epochs, images and networks; {data}."
+        return f"Scale full: the report's epochs; {data}."
     batch = "" if scale.batch == 1 else f"batches 1/{scale.batch} as large, "
     return (
         f"Scale {name}, which is not the report's: 1/{scale.epochs} of the epochs, {batch}at most {run.limit_train} "
         f"training and {run.limit_test} test images, networks of width {run.width} in the place of 64; {data}."
     )
+
+
+def _instead(run: TrainConfig) -> str:
+    """What stands for the report's data and networks, where something does."""
+    if run.dataset == "digits":
+        return " in the place of CIFAR-10, resnet50_cifar of ResNet50"
+    return " in the place of CIFAR-10" if run.dataset == "fake" else ""
+
+
+def _precision(run: TrainConfig) -> str:
+    if run.master_weights is False:
+        return f"{run.precision} without master weights, as the report's" if run.loss_scale == "none" else run.precision
+    return run.precision

@@ -29,6 +29,17 @@ COLUMNS = (
 )
 NARROW = (Column("Run", "run", None), *COLUMNS[4:10])
 """For terminals, of the lines of `narrow`."""
+_FALL = (
+    Column("Run", "run", None),
+    Column("Fell in epoch", "epoch", 0),
+    Column("Best epoch before", "best_epoch", 0),
+    Column("Accuracy then", "best", 3),
+    Column("Accuracy now", "now", 3),
+)
+_FALLS = (
+    "Accuracy under attack, by the evaluations after every epoch, fell by more than 20 points below its best so far. "
+    "Where the report chose the best epoch, its row does not show such a fall."
+)
 _ABOUT = ("method", "model", "setting", "batch_size")
 PEEKED = "ours, best (peeks)"
 PEEKING = (
@@ -101,6 +112,17 @@ def section(name: str, lines: Sequence[Mapping[str, Any]]) -> Section:
     """The table on the page."""
     peeks = any(line["whose"] == PEEKED for line in lines)
     return Section(heading=title(name), text=PEEKING if peeks else "", rows=lines, columns=COLUMNS)
+
+
+def falls(ours: Mapping[str, Run]) -> list[Section]:
+    """What to say of runs whose accuracy under attack fell while they trained; nothing where none did."""
+    rows = [
+        {"run": run.name, "epoch": entry["epoch"], **entry["collapse"]}
+        for run in ours.values()
+        for entry in run.metrics
+        if "collapse" in entry
+    ]
+    return [Section(heading="Catastrophic overfitting", text=_FALLS, rows=rows, columns=_FALL)] if rows else []
 
 
 def narrow(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -96,11 +96,31 @@ def best(history: History, key: str = ROBUST) -> Entry | None:
 def judge(history: History, config: TrainConfig) -> Mapping[str, Any]:
     """What to add to the newest epoch's metrics: where accuracy has fallen, how far, and what is done about it.
 
-    A fall is told once: again only after a recovery, or a rollback.
+    A fall is told once: again only after a recovery, or a rollback. Without a guard the evaluations during training are
+    judged, by the test set, which tell of a fall and decide nothing.
 
     Warns: OverfittingWarning.
     """
-    if not _is_down(history) or (_is_down(history[:-1]) and not rolls_back(history[-2])):
+    return _judge_guard(history, config) if ROBUST in history[-1] else _judge_tests(history, config)
+
+
+def _judge_tests(history: History, config: TrainConfig) -> Mapping[str, Any]:
+    key = f"pgd{max(config.curve_steps)}"
+    if key not in history[-1] or not _falls([entry for entry in history if key in entry], key):
+        return {}
+    fall = _fall(history, key)
+    warnings.warn(
+        f"{config.method}, epoch {history[-1]['epoch']}: catastrophic overfitting, unless it recovers: "
+        f"PGD-{max(config.curve_steps)} on the test set fell from {fall['best']:.1%} in epoch {fall['best_epoch']} to "
+        f"{fall['now']:.1%}: training goes on",
+        OverfittingWarning,
+        stacklevel=3,
+    )
+    return {"collapse": {**fall, "then": "continue"}}
+
+
+def _judge_guard(history: History, config: TrainConfig) -> Mapping[str, Any]:
+    if not _falls(history, ROBUST):
         return {}
     top, now = best(history), history[-1]
     assert top is not None
@@ -118,9 +138,9 @@ def judge(history: History, config: TrainConfig) -> Mapping[str, Any]:
         f"to {now[ROBUST]:.1%}, natural accuracy went from {top['guard_natural']:.1%} to {now['guard_natural']:.1%}: "
         f"{follows}",
         OverfittingWarning,
-        stacklevel=2,
+        stacklevel=3,
     )
-    return {"collapse": {"best_epoch": top["epoch"], "best": top[ROBUST], "then": then}}
+    return {"collapse": {**_fall(history, ROBUST), "then": then}}
 
 
 def rolls_back(entry: Entry) -> bool:
@@ -162,7 +182,18 @@ def summary(history: History) -> Entry:
     }
 
 
-def _is_down(history: History) -> bool:
+def _fall(history: History, key: str) -> Entry:
+    top = best(history, key)
+    assert top is not None
+    return {"best_epoch": top["epoch"], "best": top[key], "now": history[-1][key]}
+
+
+def _falls(history: History, key: str) -> bool:
+    """Whether the newest epoch is the first that is down, since a recovery or a rollback."""
+    return _is_down(history, key) and (rolls_back(history[-2]) or not _is_down(history[:-1], key))
+
+
+def _is_down(history: History, key: str) -> bool:
     """Whether the newest accuracy lies by more than the drop under the best; shares of samples, but for rounding."""
-    top = best(history)
-    return top is not None and round(top[ROBUST] - history[-1].get(ROBUST, top[ROBUST]), 9) > _DROP
+    top = best(history, key)
+    return top is not None and round(top[key] - history[-1].get(key, top[key]), 9) > _DROP
