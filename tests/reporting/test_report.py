@@ -62,11 +62,16 @@ def page(tmp_path, runs, images=(), title="Title", environment=None):
     return Page(path.read_text(encoding="utf-8"))
 
 
+def test_runs_that_method_and_setting_tell_apart_need_no_names(tmp_path):
+    parsed = page(tmp_path, [make_run("first"), make_run("second", setting="m=4")])
+    assert parsed.lines[0][:2] == ["Method", "Setting"]
+
+
 def test_table_settings_and_environment_are_there(tmp_path):
     parsed = page(tmp_path, [make_run("first"), make_run("second", pgd20=0.1)], environment={"torch": "2.11.0"})
-    assert parsed.lines[0][:6] == ["Method", "Setting", "Natural", "PGD-10", "PGD-20", "PGD-50"]
-    assert parsed.lines[1][:6] == ["free", "m=8", "0.839", "0.498", "—", "0.483"]
-    assert parsed.lines[2][4] == "0.100"
+    assert parsed.lines[0][:7] == ["Run", "Method", "Setting", "Natural", "PGD-10", "PGD-20", "PGD-50"]
+    assert parsed.lines[1][:7] == ["first", "free", "m=8", "0.839", "0.498", "—", "0.483"]
+    assert (parsed.lines[2][0], parsed.lines[2][5]) == ("second", "0.100")
     words = parsed.text.split()
     for word in ("first", "second", "momentum", "0.9", "0.0313725", "true", "9871", "torch", "2.11.0"):
         assert word in words
