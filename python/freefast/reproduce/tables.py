@@ -29,6 +29,7 @@ COLUMNS = (
 )
 NARROW = (Column("Run", "run", None), *COLUMNS[4:10])
 """For terminals, of the lines of `narrow`."""
+_PAGE = (NARROW[0], *COLUMNS[4:])
 _FALL = (
     Column("Run", "run", None),
     Column("Fell in epoch", "epoch", 0),
@@ -111,7 +112,7 @@ def write(name: str, lines: Sequence[Mapping[str, Any]], note: str, folder: Path
 def section(name: str, lines: Sequence[Mapping[str, Any]]) -> Section:
     """The table on the page."""
     peeks = any(line["whose"] == PEEKED for line in lines)
-    return Section(heading=title(name), text=PEEKING if peeks else "", rows=lines, columns=COLUMNS)
+    return Section(heading=title(name), text=PEEKING if peeks else "", rows=narrow(lines), columns=_PAGE)
 
 
 def falls(ours: Mapping[str, Run]) -> list[Section]:
