@@ -28,7 +28,7 @@ import freefast as ff
 from freefast.compare import found
 from freefast.progress import bars
 from freefast.reporting import Run
-from freefast.reporting.curves import DPI, MARKERS, PALETTE
+from freefast.reporting.curves import DPI, MARKERS, PALETTE, epoch_ticks
 from freefast.training import setup
 from freefast.training.run_folder import RunFolder
 
@@ -135,6 +135,7 @@ def figure(runs: Sequence[dict[str, Any]]) -> Figure:
                 axes.plot(*point, "X", color="#000000", markersize=9, zorder=5)
                 axes.annotate(f"epoch {epoch}", point, (6, 8), textcoords="offset points", fontsize=8)
     axes.set_xlabel("Epoch")
+    axes.set_xticks(epoch_ticks(max(len(one["guard_pgd10"]) for one in runs)))
     axes.set_ylabel("PGD-10 accuracy on held-out samples")
     axes.set_ylim(bottom=-0.02)
     axes.grid(color="#DDDDDD", linewidth=0.6)
