@@ -100,7 +100,7 @@ def _write_settings(config: ReproduceConfig) -> None:
 
 
 def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
-    ours = {name: _load(run.out) for name, run in queue.runs.items() if name not in queue.left}
+    ours = {name: _load(queue.runs[name].out) for name in queue.done}
     note = described(config.scale, next(iter(queue.runs.values())))
     for name in ours:
         _say(note, queue.runs[name].out)

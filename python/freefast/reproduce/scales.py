@@ -66,6 +66,5 @@ def _instead(run: TrainConfig) -> str:
 
 
 def _precision(run: TrainConfig) -> str:
-    if run.master_weights is False:
-        return f"{run.precision} without master weights, as the report's" if run.loss_scale == "none" else run.precision
-    return run.precision
+    as_the_report = run.master_weights is False and run.loss_scale == "none"
+    return f"{run.precision} without master weights, as the report's" if as_the_report else run.precision
