@@ -14,7 +14,7 @@ demo: .venv/installed
 	$(BIN)/freefast compare --preset demo
 
 test: .venv/installed
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # What was built under the oldest torch passes the operators' tests under the newest, the same files.
 compat: .venv/installed $(COMPAT)/venv/installed

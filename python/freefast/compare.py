@@ -3,9 +3,8 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from rich.progress import Progress
 
 from freefast.config import METHODS, OWNERS, Method, TrainConfig
@@ -69,7 +68,7 @@ def compare(
     """
     for method in config.methods:
         run = config.train_config(method)
-        state = "new" if overwrite else found(run)
+        state = "new" if overwrite else RunFolder(run.out).state(run)
         if state != "finished":
             train(run, resume=state != "new", overwrite=overwrite, progress=progress)
     folders = [config.out / method for method in config.methods]
@@ -82,17 +81,3 @@ def require_settings(config: CompareConfig) -> None:
         folder = RunFolder(config.out / method)
         if (folder.path / "config.json").exists():
             folder.require_settings(config.train_config(method))
-
-
-def found(config: TrainConfig) -> Literal["new", "begun", "trained", "finished"]:
-    """What the run's folder holds of these settings; a finished run is trained and evaluated.
-
-    Raises: UserError where it holds a run of others.
-    """
-    folder = RunFolder(config.out)
-    if not (config.out / "config.json").exists():
-        return "new"
-    folder.require_settings(config)
-    if not folder.load_checkpoint(torch.device("cpu"))["ended"]:
-        return "begun"
-    return "finished" if (config.out / "results.json").exists() else "trained"

@@ -52,6 +52,8 @@ class TrainConfig(Settings):
             self._default(name, value)
         if self.select == "best" and (self.method == "standard" or self.guard_samples == 0):
             raise UserError("select: best is by the guard, which standard and guard_samples 0 have none of")
+        if self.on_collapse != "continue" and self.guard_samples == 0:
+            raise UserError(f"on_collapse: {self.on_collapse} is by the guard, which guard_samples 0 turns off")
         if self.on_collapse == "rollback" and self.method == "free":
             raise UserError("on_collapse: rollback shrinks alpha, which is of fast and pgd, got it for free")
         for name in ("lr_max", "alpha"):
@@ -119,7 +121,7 @@ class TrainConfig(Settings):
             "free": {"replays": 8},
             "fast": {
                 "alpha": (1.25 if self.clip in (None, True) else 1) * self.epsilon,
-                "delta_init": "zero" if self.grad_align else "random",
+                "delta_init": "zero" if self.grad_align and self.noise_magnitude is None else "random",
                 "noise_magnitude": 1.0,
                 "clip": True,
                 "grad_align": 0.0,

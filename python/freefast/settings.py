@@ -135,7 +135,7 @@ class Settings:
 
     delta_init: AutoStr = AUTO
     """Where fast's attack starts: zero, random, or previous, where the last batch's attack ended (auto: random, zero
-    with grad_align)."""
+    with grad_align and no noise_magnitude)."""
 
     noise_magnitude: AutoFloat = AUTO
     """Radius of fast's random start, in epsilons (auto: 1). N-FGSM is 2 with --clip off: it kept de Jorge et al. 2022

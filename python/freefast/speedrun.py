@@ -11,7 +11,6 @@ from typing import Any
 from rich.progress import Progress
 
 from freefast import reporting
-from freefast.compare import found
 from freefast.config import TrainConfig
 from freefast.errors import UserError
 from freefast.options import show_pixels
@@ -123,7 +122,7 @@ def speedrun(
 
 def _state(run: TrainConfig, resume: bool, overwrite: bool) -> str:
     if resume:
-        return found(run)
+        return RunFolder(run.out).state(run)
     if not overwrite:
         RunFolder(run.out).require_empty()
     return "new"

@@ -16,9 +16,10 @@ def summarize(
 
     Returns: the rows
     """
-    rows = [dict(reporting.Run.load(folder).row) for folder in folders]
+    runs = [reporting.Run.load(folder) for folder in folders]
+    rows = [dict(run.row) for run in runs]
     out.mkdir(parents=True, exist_ok=True)
-    reporting.results.write(out, rows, reporting.results.read(folders[0]).environment)
+    reporting.results.write(out, rows, runs[0].environment)
     reporting.table.write(rows, out)
     write_report(folders, out, pictures=pictures, device=device)
     return rows
@@ -34,7 +35,8 @@ def write_report(
     banner: what a reader must know first
     """
     runs = [reporting.Run.load(folder) for folder in folders]
-    curves.plot(runs, out / "curves.png")
+    if out not in folders:  # a run has its own already
+        curves.plot(runs, out / "curves.png")
     sections = [curves.section(out / "curves.png")]
     if time_accuracy.can_plot(runs):
         sections.append(time_accuracy.section(runs, out))
@@ -42,5 +44,4 @@ def write_report(
         sections += draw(folders, out, device)
     data = ", ".join(dict.fromkeys(str(run.row["dataset"]) for run in runs))
     title = f"{', '.join(dict.fromkeys(run.method for run in runs))} on {data}"
-    environment = reporting.results.read(folders[0]).environment
-    report.write(out, title=title, runs=runs, environment=environment, sections=sections, banner=banner)
+    report.write(out, title=title, runs=runs, sections=sections, banner=banner)

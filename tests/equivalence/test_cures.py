@@ -81,6 +81,14 @@ def test_noise_and_no_clip_have_the_papers_bits(
         assert torch.equal(state.optimizer.state[parameter]["momentum_buffer"], momentum)
 
 
+def noise(x: Tensor, threat: Threat) -> Tensor:
+    """float64 images, each pixel moved by up to epsilon, out of the box too."""
+    u = torch.from_numpy(uniform(x.numel(), SEED, 0)).view(x.shape).to(x.device)
+    moved = (x + (u * (2 * threat.epsilon) - threat.epsilon)).double()
+    assert bool(((moved < threat.lower) | (moved > threat.upper)).any())
+    return moved
+
+
 def plain_misalignment(model: nn.Module, x: Tensor, noisy: Tensor, y: Tensor) -> Tensor:
     """Equation 5 of Andriushchenko and Flammarion 2020 by PyTorch's own cosine."""
     gradients = []
@@ -102,7 +110,7 @@ def test_grad_align_has_the_papers_gradient(name: str, device: str, backend: str
         state = make_state(trained, device)
         state.scheduler.step()  # the first learning rate is 0
         step(state, x, y, grad_align=penalty)
-    noisy = (x + threat.random(x, SEED, 0)).double()
+    noisy = noise(x, threat)
     with ak.backend("reference"):
         loss = F.cross_entropy(exact(x.double()), y) + weight * plain_misalignment(exact, x.double(), noisy, y)
         loss.backward()
@@ -120,9 +128,7 @@ def test_misalignment_is_the_papers_number(device: str, backend: str) -> None:
     state = make_state(make_model("preactresnet18", device), device)
     (x, y), threat = make_batches(1, device)[0], Threat(EPSILON, CIFAR10_MEAN, CIFAR10_STD, device)
     ours = misalignment(state, x, y)
-    exact = plain_misalignment(
-        make_model("preactresnet18", device).double(), x.double(), (x + threat.random(x, SEED, 0)).double(), y
-    )
+    exact = plain_misalignment(make_model("preactresnet18", device).double(), x.double(), noise(x, threat), y)
     assert 0 < ours < 2
     assert ours.item() == pytest.approx(exact.item(), rel=1e-4)
 

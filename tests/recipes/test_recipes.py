@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from freefast import TrainConfig, UserError, recipes
+from freefast import TrainConfig, UserError, recipes, summary
 from freefast.cli import main
 from freefast.reproduce import published
 
@@ -102,7 +102,9 @@ def test_a_setting_that_a_recipe_does_not_know_is_the_default() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder; runs in it get no pictures, which take longer than they do."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(summary, "draw", lambda *_: [])
     return tmp_path
 
 

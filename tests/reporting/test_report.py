@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 from html.parser import HTMLParser
 
@@ -57,7 +58,8 @@ def image(tmp_path):
 
 
 def page(tmp_path, runs, images=(), title="Title", environment=None):
-    path = report.write(tmp_path, title=title, runs=runs, environment=environment or {}, images=list(images))
+    runs = [dataclasses.replace(run, environment=environment or {}) for run in runs]
+    path = report.write(tmp_path, title=title, runs=runs, images=list(images))
     assert path == tmp_path / "report.html"
     return Page(path.read_text(encoding="utf-8"))
 
@@ -76,6 +78,37 @@ def test_table_settings_and_environment_are_there(tmp_path):
     for word in ("first", "second", "momentum", "0.9", "0.0313725", "true", "9871", "torch", "2.11.0"):
         assert word in words
     assert "[10, 20]" in parsed.text
+
+
+def test_environments_that_differ_stand_apart(tmp_path):
+    """Time and command are every run's own."""
+    both = [
+        dataclasses.replace(make_run(name), environment={"torch": version, "date": date})
+        for name, version, date in (("first", "2.11.0", "1 May"), ("second", "2.14.1", "2 May"))
+    ]
+    path = report.write(tmp_path, title="T", runs=both)
+    end = Page(path.read_text(encoding="utf-8")).text.partition("Environment")[2].split()
+    assert [word for word in end if word in ("first", "second", "2.11.0", "2.14.1")] == [
+        "first", "2.11.0", "second", "2.14.1",
+    ]  # fmt: skip
+    same = [dataclasses.replace(run, environment=run.environment | {"torch": "2.11.0"}) for run in both]
+    end = Page(report.write(tmp_path, title="T", runs=same).read_text(encoding="utf-8")).text
+    assert end.partition("Environment")[2].split().count("2.11.0") == 1
+
+
+def test_settings_that_were_left_open_are_what_the_run_took(tmp_path):
+    run = make_run("a", guard_samples=143, momentum=0.5)
+    run = dataclasses.replace(run, config={"guard_samples": None, "momentum": 0.9, "width": None})
+    words = page(tmp_path, [run]).text.partition("Settings")[2].split()
+    assert words[words.index("guard_samples") + 1] == "143"
+    assert words[words.index("momentum") + 1] == "0.9"
+    assert words[words.index("width") + 1] == "\N{EM DASH}"
+
+
+def test_a_page_says_where_the_test_set_chose(tmp_path):
+    runs = [make_run("honest", selected="best"), make_run("peeking", selected="report")]
+    assert "peeking: the test set chose the epoch" in page(tmp_path, runs).text
+    assert "the test set chose" not in page(tmp_path, runs[:1]).text
 
 
 def test_what_holds_for_all_runs_stands_above_the_table(tmp_path):
@@ -109,9 +142,7 @@ def test_sections_stand_with_their_tables_texts_and_captions(tmp_path, image):
             heading="Figures", pictures=[Picture(path=image, caption="First & last"), Picture(path=image, caption="")]
         ),
     ]
-    path = report.write(
-        tmp_path, title="T", runs=[make_run("a")], environment={}, sections=sections, banner="scaled down: <1 epoch"
-    )
+    path = report.write(tmp_path, title="T", runs=[make_run("a")], sections=sections, banner="scaled down: <1 epoch")
     parsed = Page(path.read_text(encoding="utf-8"))
     assert parsed.headings == ["T", "Results", "Table 4", "Figures", "Settings", "Environment"]
     assert parsed.lines[-2:] == [["Name", "Share"], ["a < b", "0.12"]]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import small
+import torch
 from filelock import FileLock
 
 from freefast import UserError, reporting
+from freefast.cli import main
 from freefast.reproduce import figures, queue
 from freefast.reproduce.config import ReproduceConfig
 from freefast.reproduce.contents import FIGURES, TABLES
@@ -99,7 +101,21 @@ def test_another_table_keeps_the_runs_that_are_there(copy: Path, capsys: pytest.
     runs = {path.name for path in (copy / "runs").iterdir()}
     assert runs == {FREE, FAST, *TABLES["table-6.1"]}
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert (copy / "tables" / "table-7.1.md").exists()
+    page = (copy / "report.html").read_text(encoding="utf-8")
+    headings = re.findall("<h2>(.*?)</h2>", page)
+    assert headings[1:4] == ["Table of section 6.1", "Table of section 7.1", "Figure 5"]
+    rows = json.loads((copy / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert len(rows) == len(runs)
+    assert "left:" not in capsys.readouterr().out
+
+
+def test_a_report_of_its_runs(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    before = (copy / "results.json").read_bytes()
+    assert main(["report", str(copy), "--no-pictures"]) == 2
+    assert f"--out: {copy} holds a speedrun or a reproduction, wanted another folder" in capsys.readouterr().err
+    assert (copy / "results.json").read_bytes() == before
+    assert main(["report", str(copy), "--no-pictures", "--out", str(tmp_path / "own")]) == 0
+    assert [row["setting"] for row in reporting.results.read(tmp_path / "own").rows] == ["alpha=0.25", "m=8"]
 
 
 def test_a_budget_of_nothing_leaves_everything(
@@ -155,8 +171,9 @@ def test_an_interrupt_says_how_to_go_on(
 
 def half_created(run: Path) -> None:
     """Killed before the first checkpoint."""
-    for name in ("checkpoint.pt", "model.safetensors", "results.json", "report.html", "curves.png"):
-        (run / name).unlink()
+    for path in run.iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            path.unlink()
     (run / "metrics.jsonl").write_text("")
     (run / ".checkpoint.pt.part").write_bytes(b"PK\x03")
 
@@ -165,7 +182,6 @@ def without_settings(run: Path) -> None:
     """Killed before config.json."""
     shutil.rmtree(run)
     run.mkdir()
-    (run / "metrics.jsonl").touch()
     (run / ".config.json.part").write_text('{"meth')
 
 
@@ -267,21 +283,25 @@ def test_data_that_is_not_there_leaves_no_folder(tmp_path: Path, capsys: pytest.
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [UserError("the loss is not finite in epoch 2"), torch.OutOfMemoryError("CUDA out of memory.\nOf the allocated")],
+)
 def test_a_run_that_fails_does_not_keep_the_others_from_theirs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """The report's Free log that ended in NaN would be such a run."""
     train = loop.train
 
     def failing(config: object, **options: object) -> object:
         if config.method == "fast":
-            raise UserError("the loss is not finite in epoch 2")
+            raise error
         return train(config, **options)
 
     monkeypatch.setattr(queue, "train", failing)
     assert small.reproduce(*ONLY, "--out", str(tmp_path / "out")) == 2
     told = capsys.readouterr()
-    assert f"failed: 1 of the runs, first {FAST}: the loss is not finite in epoch 2" in told.err
+    assert f"failed: 1 of the runs, first {FAST}: {str(error).splitlines()[0]}" in told.err
     assert "ours: failed" in told.out
     assert (tmp_path / "out" / "runs" / FREE / "results.json").exists()
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import advkernels as ak
 from freefast import ThreatModel, models
 from freefast.data import CIFAR10_MEAN, CIFAR10_STD, Loader, Split
+from freefast.models.norm import BatchNormReLU
 from freefast.precision import FP32, Precision
 from freefast.training import schedules
 from freefast.training.captured import Step
@@ -47,13 +48,20 @@ def make_loader() -> Loader:
     return Loader(split, batch_size=BATCH, **settings)
 
 
+def small_preactresnet() -> nn.Module:
+    """The first three blocks of PreActResNet18, two stages: shortcuts as they are, and a projected one."""
+    model = models.build("preactresnet18", 10, 3, width=8)
+    model.blocks, model.norm, model.linear = model.blocks[:3], BatchNormReLU(16), nn.Linear(16, 10)
+    return model
+
+
 def make_state(
     device: str, precision: Precision = FP32, model: nn.Module | None = None, **options: float
 ) -> TrainState:
     if model is None:
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            model = models.build("preactresnet18", 10, 3, width=8)
+            model = small_preactresnet()
     model = precision.prepare(model.to(device, memory_format=torch.channels_last)).train()
     masters = precision.master_weights
     optimizer = ak.MasterSGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, master_weights=masters)

@@ -32,6 +32,11 @@ def test_step_sizes_follow_a_given_epsilon() -> None:
     assert TrainConfig(method="fast", delta_init="zero").setting == "alpha=0.25, zero start"
 
 
+def test_noise_asks_for_a_random_start() -> None:
+    assert TrainConfig(method="fast", grad_align=0.2).delta_init == "zero"
+    assert TrainConfig(method="fast", grad_align=0.2, noise_magnitude=2, clip=False).delta_init == "random"
+
+
 def test_cures_bring_their_papers_settings() -> None:
     nfgsm = TrainConfig(method="fast", dataset="cifar10", noise_magnitude=2, clip=False)
     assert (nfgsm.alpha, nfgsm.delta_init, nfgsm.setting) == (
@@ -122,6 +127,7 @@ def test_json_of_another_version_is_refused() -> None:
         ({"method": "standard", "guard_samples": 5}, "guard_samples: is of free and fast and pgd, got it for standard"),
         ({"on_collapse": "panic"}, "on_collapse: wanted one of continue, stop, rollback, got 'panic'"),
         ({"method": "free", "on_collapse": "rollback"}, "on_collapse: rollback shrinks alpha, .*, got it for free"),
+        ({"on_collapse": "stop", "guard_samples": 0}, "on_collapse: stop is by the guard, which guard_samples 0 turns"),
         ({"select": "first"}, "select: wanted one of best, last, report, got 'first'"),
         ({"select": "best", "guard_samples": 0}, "select: best is by the guard, which .* guard_samples 0 have none of"),
         ({"method": "standard", "select": "best"}, "select: best is by the guard, which standard"),

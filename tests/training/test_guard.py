@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from test_train import OPEN, interrupt_at, same, without_time
 
 from freefast import OverfittingWarning, TrainConfig, UserError, data, evaluate, models, train
-from freefast.compare import found
 from freefast.data import Split
 from freefast.evaluation import EvaluationWarning
 from freefast.reporting import Run
 from freefast.threat import ThreatModel
 from freefast.training import guard, loop
 from freefast.training.captured import Step
+from freefast.training.run_folder import RunFolder
 from freefast.training.state import TrainState
 
 
@@ -126,6 +126,9 @@ def test_rollbacks_come_to_an_end() -> None:
     assert [entry.get("collapse", {}).get("then") for entry in entries] == [None, *["rollback"] * 3, "stop"]
     assert guard.has_stopped(entries)
     assert [guard.alpha(CONFIG, count) for count in range(3)] == [0.25, 0.125, 0.0625]
+    assert guard.setting(CONFIG, entries) == "alpha=0.25, 0.03125 after 3 rollbacks"
+    assert guard.setting(CONFIG, entries[:2]) == "alpha=0.25, 0.125 after 1 rollback"
+    assert guard.setting(CONFIG, entries[:1]) == "alpha=0.25"
 
 
 @pytest.fixture
@@ -244,11 +247,11 @@ def test_the_run_ends(config: TrainConfig, fall: None) -> None:
     result = train(config)
     assert [entry["epoch"] for entry in result.metrics] == [1, 2, 3]
     assert result.row["epochs"] == 3
-    assert found(config) == "finished"
+    assert RunFolder(config.out).state(config) == "finished"
     assert train(config, resume=True).row == result.row
     assert len(without_time(config.out)) == 3
-    (config.out / "results.json").unlink()
-    assert found(config) == "trained"
+    (config.out / "report.html").unlink()
+    assert RunFolder(config.out).state(config) == "trained"
 
 
 @pytest.mark.filterwarnings("ignore::freefast.OverfittingWarning")
@@ -347,7 +350,7 @@ def test_the_guard_changes_nothing_in_training(config: TrainConfig, tmp_path: Pa
 
 def test_without_a_guard_the_evaluations_tell_of_a_fall() -> None:
     """As the report's run of 90 epochs would have been told of: its own accuracies around epoch 86."""
-    config = TrainConfig(method="fast", guard_samples=0, eval_every=1, curve_steps=(50,), on_collapse="stop")
+    config = TrainConfig(method="fast", eval_every=1, curve_steps=(50,), on_collapse="stop")
     history = []
     told = []
     for epoch, accuracy in ((84, 0.431), (85, 0.434), (86, 0.103), (87, 0.001), (88, None)):

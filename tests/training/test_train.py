@@ -17,6 +17,7 @@ from freefast.reporting import Run
 from freefast.threat import ThreatModel
 from freefast.training import loop, setup
 from freefast.training.captured import CapturedStep, GraphWarning, Step
+from freefast.training.run_folder import RunFolder
 
 FILES = {
     "config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", "results.json", "curves.png", "report.html",
@@ -206,6 +207,33 @@ def test_a_folder_with_a_run_is_not_overwritten_unasked(config: TrainConfig) -> 
     assert (config.out / "model.safetensors").read_bytes() == before
     train(dataclasses.replace(config, seed=1), overwrite=True)
     assert (config.out / "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize("ends_in", ["save_weights", "save_checkpoint"])
+def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(
+    config: TrainConfig, ends_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(config, epochs=1, eval_every=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, ends_in, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(dataclasses.replace(config, seed=1))
+    assert RunFolder(config.out).state(config) == "new"
+    assert train(config).row["seed"] == config.seed
+    assert RunFolder(config.out).state(config) == "finished"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "results.json", "metrics.jsonl"])
+def test_files_of_others_are_not_taken_for_a_run_that_never_began(config: TrainConfig, name: str) -> None:
+    config.out.mkdir()
+    (config.out / name).write_text("mine")
+    with pytest.raises(UserError, match="--overwrite"):
+        train(config)
+    assert (config.out / name).read_text() == "mine"
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_nothing_to_resume(config: TrainConfig) -> None:

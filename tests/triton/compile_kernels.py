@@ -233,7 +233,7 @@ def disassemble(cubin: bytes) -> str:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
         tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
-        return subprocess.run([str(tool), "-c", str(path)], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([str(tool), "-c", "-ndf", str(path)], capture_output=True, text=True, check=True).stdout
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from freefast import reporting
 from freefast.commands.shared import show
 from freefast.config import METHODS
 from freefast.errors import UserError
@@ -18,7 +19,7 @@ class Report:
     """Write table, figures and report of finished runs."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folders, or folders of a comparison, which stand for the runs in them."""
+    """Run folders, or folders of a comparison, a speedrun or a reproduction, which stand for the runs in them."""
 
     out: Path | None = None
     """Folder to write to (default: the one given)."""
@@ -38,13 +39,16 @@ class Report:
         out = self.out or self.folders[0]
         if (out / "config.json").exists() and {out.resolve()} != {folder.resolve() for folder in self.folders}:
             raise UserError(f"--out: {out} holds a run, wanted another folder")
+        if (out / "results.json").exists() and reporting.results.read(out).summary:
+            raise UserError(f"--out: {out} holds a speedrun or a reproduction, wanted another folder")
         show(summarize(runs, out, pictures=self.pictures, device=self.device), out)
 
 
 def _runs_in(folder: Path) -> list[Path]:
     if (folder / "config.json").exists():
         return [folder]
-    runs = [folder / method for method in METHODS if (folder / method / "config.json").exists()]
+    inside = folder / "runs" if (folder / "reproduce.json").exists() else folder
+    runs = sorted(path.parent for path in inside.glob("*/config.json"))
     if not runs:
         raise UserError(f"{folder} holds no run: config.json is missing")
-    return runs
+    return sorted(runs, key=lambda run: METHODS.index(run.name) if run.name in METHODS else -1)

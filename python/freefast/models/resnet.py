@@ -1,6 +1,7 @@
 """torchvision's ResNet50: as the report ran it, and with a stem for small images."""
 
-import torchvision
+from typing import Any
+
 from torch import nn
 
 from freefast.errors import UserError
@@ -21,7 +22,7 @@ def resnet50(*, num_classes: int, channels: int = 3, width: int = 64) -> nn.Modu
             "model resnet50: wanted at most 1000 classes and images of 3 channels (resnet50_cifar takes any), "
             f"got {num_classes} classes and {channels} channels"
         )
-    return torchvision.models.resnet50(width_per_group=width)
+    return _resnet50(width_per_group=width)
 
 
 def resnet50_cifar(*, num_classes: int, channels: int = 3, width: int = 64) -> nn.Module:
@@ -31,8 +32,14 @@ def resnet50_cifar(*, num_classes: int, channels: int = 3, width: int = 64) -> n
     channels: of the images
     width: channels inside the blocks of the first stage, torchvision's `width_per_group`
     """
-    model = torchvision.models.resnet50(num_classes=num_classes, width_per_group=width)
+    model = _resnet50(num_classes=num_classes, width_per_group=width)
     model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return model
+
+
+def _resnet50(**options: Any) -> Any:
+    import torchvision  # takes seconds
+
+    return torchvision.models.resnet50(**options)

@@ -12,6 +12,7 @@ from freefast.reporting.results import Run
 from freefast.reporting.section import Section, figure, named, wide
 
 _ABOUT = ("dataset", "model", "epsilon", "samples", "restarts", "evaluated_in")
+_OF_A_COMMAND = ("date", "command", "evaluated")
 _ATTACK = (
     "PGD-N: N steps of size epsilon / 4 (epsilon in pixel units) up the cross-entropy from a random start; a sample "
     "stops once it is misclassified."
@@ -23,12 +24,11 @@ def write(
     *,
     title: str,
     runs: Sequence[Run],
-    environment: Mapping[str, Any],
     images: Sequence[Path | str] = (),
     sections: Sequence[Section] = (),
     banner: str = "",
 ) -> Path:
-    """Write `report.html`: the table, the sections, the images, every run's settings and the environment.
+    """Write `report.html`: the table, the sections, the images, every run's settings and environment.
 
     images: PNG files, inlined; a file's name is its caption
     sections: tables and figures with headings and captions
@@ -42,10 +42,10 @@ def write(
         title=escape(title),
         banner=f'<p class="banner" role="note">{escape(banner)}</p>' if banner else "",
         about=_definitions(_shared(runs)),
-        table=wide(_table(runs), "Results"),
+        table=wide(_table(runs), "Results") + _peeking(runs),
         sections="\n".join(parts),
         runs="\n".join(_run(run) for run in runs),
-        environment=_definitions(environment),
+        environment=_environments(runs),
     )
     path.write_text(page, encoding="utf-8")
     return path
@@ -67,10 +67,32 @@ def _shared(runs: Sequence[Run]) -> dict[str, Any]:
     return {key: value for key, value in shared.items() if value is not None} | {"attack": _ATTACK}
 
 
+def _peeking(runs: Sequence[Run]) -> str:
+    """What to say of runs whose weights the test set chose."""
+    names = [run.name for run in runs if run.row.get("selected") == "report"]
+    if not names:
+        return ""
+    text = f"{', '.join(names)}: the test set chose the epoch, so that the accuracies on it are too good."
+    return f'<p class="banner" role="note">{escape(text)}</p>'
+
+
 def _run(run: Run) -> str:
+    """What the table does not show; where a setting was left open, what the run took."""
     shown = {column.key for column in table.columns([run.row])}
-    settings = {key: value for key, value in run.row.items() if key not in shown} | dict(run.config)
-    return f"<details><summary>{escape(run.name)}</summary>\n{_definitions(settings)}\n</details>"
+    given = {key: value for key, value in run.config.items() if value is not None or key not in run.row}
+    return _details(run.name, {key: value for key, value in run.row.items() if key not in shown} | given)
+
+
+def _environments(runs: Sequence[Run]) -> str:
+    """Once where it is the same for all but for time and command, else each run's."""
+    kinds = {json.dumps({**run.environment, **dict.fromkeys(_OF_A_COMMAND)}, sort_keys=True) for run in runs}
+    if len(kinds) > 1:
+        return "\n".join(_details(run.name, run.environment) for run in runs)
+    return _definitions(runs[0].environment if runs else {})
+
+
+def _details(name: str, entries: Mapping[str, Any]) -> str:
+    return f"<details><summary>{escape(name)}</summary>\n{_definitions(entries)}\n</details>"
 
 
 def _definitions(entries: Mapping[str, Any]) -> str:

@@ -28,6 +28,9 @@ class Results:
     environment: Mapping[str, Any]
     """Device, versions, commit and command line, from `environment.describe`."""
 
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    """What is to be said of all rows together, of a speedrun, a reproduction or a benchmark."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -48,9 +51,12 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     """The run's settings, as in `config.json`."""
 
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """Where it was trained, as in `results.json`."""
+
     @classmethod
     def load(cls, folder: Path | str) -> "Run":
-        """Read `config.json`, `metrics.jsonl` and the newest row of `results.json`.
+        """Read `config.json`, `metrics.jsonl` and `results.json` with its newest row.
 
         Raises: UserError naming file and key where one is missing or wrong.
         """
@@ -61,9 +67,10 @@ class Run:
         method = config.get("method")
         _check(isinstance(method, str), path, "method", "a string", method)
         metrics = _read_metrics(folder / "metrics.jsonl")
-        rows = read(folder).rows
-        _check(bool(rows), folder / "results.json", "rows", "at least one row", rows)
-        return cls(name=folder.resolve().name, method=method, metrics=metrics, row=rows[-1], config=config)
+        results = read(folder)
+        _check(bool(results.rows), folder / "results.json", "rows", "at least one row", results.rows)
+        row, name = results.rows[-1], folder.resolve().name
+        return cls(name=name, method=method, metrics=metrics, row=row, config=config, environment=results.environment)
 
 
 def write(
@@ -98,7 +105,9 @@ def read(folder: Path | str) -> Results:
     _check(isinstance(environment, dict), path, "environment", "an object", environment)
     for index, row in enumerate(rows):
         _check_row(path, f"rows[{index}]", row)
-    return Results(rows=rows, environment=environment)
+    summary = content.get("summary", {})
+    _check(isinstance(summary, dict), path, "summary", "an object", summary)
+    return Results(rows=rows, environment=environment, summary=summary)
 
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:

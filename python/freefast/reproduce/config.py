@@ -24,7 +24,8 @@ class ReproduceConfig:
     """
 
     only: tuple[str, ...] = ()
-    """What to make, of table-5.1, table-6.1, table-7.1, table-7.2 and figure-1 to figure-8; all where none is named."""
+    """What to make, of table-5.1, table-6.1, table-7.1, table-7.2 and figure-1 to figure-8; all where none is named.
+    What the folder has of them already stays on its page."""
 
     scale: ScaleName = "full"
     """full: the report's settings; small, tiny: fewer epochs and images, narrower networks, in fp32; tiny takes minutes
@@ -74,7 +75,7 @@ class ReproduceConfig:
 
     def runs(self) -> dict[str, TrainConfig]:
         """The run of each recipe that tables and figures need."""
-        return {recipe: self._run(recipe) for recipe in recipes_of(self.contents)}
+        return {recipe: self.run_of(recipe) for recipe in recipes_of(self.contents)}
 
     def kept(self) -> dict[str, Any]:
         """What all runs of a folder share, in JSON's types."""
@@ -82,7 +83,8 @@ class ReproduceConfig:
         names = ("scale", "dataset", "precision", "seed")
         return {**{name: getattr(self, name) for name in names}, "data_root": root}
 
-    def _run(self, recipe: str) -> TrainConfig:
+    def run_of(self, recipe: str) -> TrainConfig:
+        """The run of one recipe."""
         settings = SCALES[self.scale].apply(recipes.read(f"report/{recipe}"))
         if self.dataset == "digits":
             settings = _for_digits(settings)

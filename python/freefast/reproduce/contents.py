@@ -1,6 +1,6 @@
 """What the report consists of: its runs, the tables of its sections, its figures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from freefast.errors import UserError
@@ -49,6 +49,14 @@ The report trained Fast with 128, 10/255 and 45 epochs twice, once with the eval
 for both here: evaluation leaves the training as it is.
 """
 
+NOTES = {
+    "table-6.1": "The report's first row is of two runs of the same settings: Natural and PGD-50 are of epoch 44 of "
+    "the one that was attacked after every epoch, PGD-10 and PGD-20 of the end of the other. Ours is one run.",
+    "table-7.2": "The report's times of Free are those of PreActResNet18 in its table of section 7.1; ResNet50's own, "
+    "by its log, are in the table of section 5.1.",
+}
+"""What a reader must know of the report's own numbers."""
+
 PICTURED = (_FREE_45, _FAST_45, "fast-preactresnet18-128-a16-e45")
 """Recipes whose networks the page shows attacked images and loss surfaces of: both methods, and one that collapsed."""
 
@@ -91,7 +99,7 @@ def chosen(only: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in known if name in only or not only)
 
 
-def recipes_of(names: tuple[str, ...]) -> tuple[str, ...]:
+def recipes_of(names: Iterable[str]) -> tuple[str, ...]:
     """The recipes that tables and figures need, each once, in the report's order."""
     needed = {recipe for name in names for recipe in _recipes(name)}
     return tuple(recipe for recipe in LOGS if recipe in needed)

@@ -3,18 +3,17 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
+import torch
 from rich.progress import Progress
 
-from freefast.compare import found
 from freefast.config import TrainConfig
 from freefast.errors import StoppedError, UserError
 from freefast.training.loop import train
+from freefast.training.run_folder import RunFolder
 
 State = Literal["waiting", "begun", "trained", "finished", "failed"]
-_END = b"</html>\n"
 
 
 class Queue:
@@ -31,7 +30,7 @@ class Queue:
         """Why a run failed, or cannot be gone on with."""
         for name, run in self.runs.items():
             try:
-                self.states[name] = state(run)
+                self.states[name] = _state(run)
             except UserError as error:
                 self._fail(name, f"{error}; delete {run.out} to begin it anew")
         self._deadline = time.monotonic() + 60 * minutes
@@ -57,14 +56,14 @@ class Queue:
                 show(name, self.states[name])
 
     def _run(self, name: str, progress: Progress | None) -> None:
-        run, before = self.runs[name], self.states[name]
+        run = self.runs[name]
         try:
-            # a run that was killed before its first checkpoint has nothing to go on with
-            begun = before in ("begun", "trained")
-            train(run, resume=begun, overwrite=not begun, progress=progress, stop=self._is_spent)
+            train(run, resume=self.states[name] != "waiting", progress=progress, stop=self._is_spent)
             self.states[name] = "finished"
         except StoppedError:
-            self.states[name] = state(run)
+            self.states[name] = _state(run)
+        except torch.OutOfMemoryError as error:
+            self._fail(name, str(error).splitlines()[0])
         except UserError as error:
             self._fail(name, str(error))
 
@@ -76,22 +75,9 @@ class Queue:
         return time.monotonic() >= self._deadline
 
 
-def state(run: TrainConfig) -> State:
-    """How far a run is, by its folder; a finished one has all its files.
-
-    Raises: UserError where the folder holds another run.
-    """
-    if not (run.out / "config.json").exists() or not (run.out / "checkpoint.pt").exists():
-        return "waiting"
-    now = found(run)
-    if now == "finished":
-        return "finished" if _is_whole(run.out / "report.html") else "trained"
-    return "begun" if now == "begun" else "trained"
-
-
-def _is_whole(page: Path) -> bool:
-    """Whether the last file that a run writes was written to its end."""
-    return page.exists() and page.read_bytes().endswith(_END)
+def _state(run: TrainConfig) -> State:
+    state = RunFolder(run.out).state(run)
+    return "waiting" if state == "new" else state
 
 
 def _passes(run: TrainConfig) -> int:

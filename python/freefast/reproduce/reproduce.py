@@ -20,7 +20,7 @@ from freefast.reporting import Run, time_accuracy
 from freefast.reporting.section import Section
 from freefast.reproduce import figures, tables
 from freefast.reproduce.config import ReproduceConfig
-from freefast.reproduce.contents import FIGURES, PICTURED, TABLES, TITLE
+from freefast.reproduce.contents import FIGURES, PICTURED, TABLES, TITLE, chosen, recipes_of
 from freefast.reproduce.queue import Queue
 from freefast.reproduce.scales import described
 from freefast.summary import write_report
@@ -100,29 +100,38 @@ def _write_settings(config: ReproduceConfig) -> None:
 
 
 def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
-    ours = {name: _load(queue.runs[name].out) for name in queue.done}
+    contents = tuple(name for name in chosen(()) if name in config.contents or _was_made(config, name))
+    before = Queue({name: config.run_of(name) for name in recipes_of(contents) if name not in queue.runs}, 0)
+    states = {**before.states, **queue.states}
+    folders = {name: config.run_of(name).out for name in states if states[name] == "finished"}
+    ours = {name: _load(folder) for name, folder in folders.items()}
     note = described(config.scale, next(iter(queue.runs.values())))
-    for name in ours:
-        _say(note, queue.runs[name].out)
-    lines = {name: tables.rows(name, ours, queue.states) for name in config.contents if name in TABLES}
+    for folder in folders.values():
+        _say(note, folder)
+    lines = {name: tables.rows(name, ours, states) for name in contents if name in TABLES}
     sections = []
     for name, rows in lines.items():
         tables.write(name, rows, note, _folder(config, "tables"))
         sections.append(tables.section(name, rows))
-    for name in config.contents:
+    for name in contents:
         if name in FIGURES:
             path = figures.write(name, ours, note, _folder(config, "figures"))
             sections.append(figures.section(name, path))
-    sections += tables.falls(ours) + _pictures(config, ours, queue)
+    sections += tables.falls(ours) + _pictures(config, ours, folders)
     _page(config.out, note, list(ours.values()), sections, queue)
     return Reproduction(tables=lines, note=note, left=queue.left, failures=queue.failures)
 
 
-def _pictures(config: ReproduceConfig, ours: Mapping[str, Run], queue: Queue) -> list[Section]:
+def _was_made(config: ReproduceConfig, name: str) -> bool:
+    """Whether an earlier call made this table or figure."""
+    return any((config.out / file).exists() for file in (f"tables/{name}.md", f"figures/{name}.png"))
+
+
+def _pictures(config: ReproduceConfig, ours: Mapping[str, Run], folders: Mapping[str, Path]) -> list[Section]:
     """What the report has no figures of: time against robustness, attacked images, loss surfaces."""
     folder, runs = _folder(config, "figures"), list(ours.values())
     sections = [time_accuracy.section(runs, folder)] if time_accuracy.can_plot(runs) else []
-    drawn = [queue.runs[name].out for name in PICTURED if name in ours]
+    drawn = [folders[name] for name in PICTURED if name in ours]
     names = [ours[name].name for name in PICTURED if name in ours]
     return sections + (draw(drawn, folder, config.device, names) if drawn else [])
 
@@ -142,11 +151,11 @@ def _say(note: str, folder: Path) -> None:
 
 def _page(out: Path, note: str, runs: Sequence[Run], sections: Sequence[Section], queue: Queue) -> None:
     """`results.json` and `report.html` of the finished runs."""
-    environment = reporting.results.read(out / "runs" / queue.done[0]).environment if runs else {}
+    environment = runs[0].environment if runs else {}
     summary = {"note": note, "left": queue.left, "failures": queue.failures}
     reporting.results.write(out, [run.row for run in runs], environment, summary)
     title = f"{TITLE}, run again"
-    reporting.report.write(out, title=title, runs=runs, environment=environment, sections=sections, banner=note)
+    reporting.report.write(out, title=title, runs=runs, sections=sections, banner=note)
 
 
 def _folder(config: ReproduceConfig, name: str) -> Path:

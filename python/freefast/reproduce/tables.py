@@ -9,7 +9,7 @@ from freefast.reporting.curves import series
 from freefast.reporting.section import Section
 from freefast.reporting.table import Column
 from freefast.reproduce import published
-from freefast.reproduce.contents import TABLES
+from freefast.reproduce.contents import NOTES, TABLES
 
 ACCURACIES = ("natural", "pgd10", "pgd20", "pgd50")
 COLUMNS = (
@@ -102,17 +102,15 @@ def best(run: Run) -> Taken:
 
 def write(name: str, lines: Sequence[Mapping[str, Any]], note: str, folder: Path) -> None:
     """Write NAME.md with a heading and the notes, and NAME.csv with unrounded values and the first note in a column."""
-    text = [f"# {title(name)}", note, table.markdown(lines, COLUMNS).rstrip("\n")]
-    if any(line["whose"] == PEEKED for line in lines):
-        text.append(PEEKING)
+    text = [f"# {title(name)}", note, table.markdown(lines, COLUMNS).rstrip("\n"), *_remarks(name, lines)]
     (folder / f"{name}.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
     table.write_csv([{**line, "note": note} for line in lines], folder / f"{name}.csv", COLUMNS)
 
 
 def section(name: str, lines: Sequence[Mapping[str, Any]]) -> Section:
     """The table on the page."""
-    peeks = any(line["whose"] == PEEKED for line in lines)
-    return Section(heading=title(name), text=PEEKING if peeks else "", rows=narrow(lines), columns=_PAGE)
+    text = " ".join(_remarks(name, lines))
+    return Section(heading=title(name), text=text, rows=narrow(lines), columns=_PAGE)
 
 
 def falls(ours: Mapping[str, Run]) -> list[Section]:
@@ -134,6 +132,11 @@ def narrow(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def title(name: str) -> str:
     """ "Table of section 5.1"."""
     return f"Table of section {name.removeprefix('table-')}"
+
+
+def _remarks(name: str, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    peeks = any(line["whose"] == PEEKED for line in lines)
+    return [PEEKING] * peeks + ([NOTES[name]] if name in NOTES else [])
 
 
 def _difference(ours: Mapping[str, float], theirs: Mapping[str, Any]) -> dict[str, float]:

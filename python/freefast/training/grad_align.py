@@ -10,7 +10,7 @@ from freefast.training.state import TrainState
 def misalignment(state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
     """Mean over the samples of 1 - cos(gradient at x, gradient at x + eta), eta uniform in the ball; differentiable.
 
-    x + eta is clamped to the box of images, which the authors' code leaves.
+    x + eta is not clamped to the box of images, as in the paper.
 
     Gradients are of the cross-entropy with respect to the images, in train mode; their length, and so an attack's
     scale, does not count. A sample with a gradient of zero is left out of the mean.
@@ -22,7 +22,7 @@ def misalignment(state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
     """
     problem = state.problem(images, labels)
     noisy = torch.empty_like(images)
-    problem.ball.start(images, state.rng, out=noisy)
+    problem.ball.unboxed().start(images, state.rng, out=noisy)
     here, there = (
         input_gradient(problem.model, x, problem.losses, problem.precision, differentiable=True)[0]
         for x in (images, noisy)

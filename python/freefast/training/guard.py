@@ -167,6 +167,13 @@ def alpha(config: TrainConfig, rollbacks: int) -> float:
     return config.alpha * _SHRINK**rollbacks
 
 
+def setting(config: TrainConfig, history: History) -> str:
+    """What a table says of the method, rollbacks included: "alpha=10/255, 5/255 after 1 rollback"."""
+    count = rollbacks(history)
+    behind = f", {show_pixels(alpha(config, count))} after {count} rollback{'s' * (count > 1)}" if count else ""
+    return config.setting + behind
+
+
 def summary(history: History) -> Entry:
     """A run's part of its row of `results.json`; nothing without a guard."""
     top = best(history)

@@ -61,7 +61,7 @@ def finish(
         "method": config.method,
         "model": config.model,
         "dataset": config.dataset,
-        "setting": config.setting,
+        "setting": guard.setting(config, metrics),
         "epsilon": config.epsilon,
         **scores.as_row(),
         "epochs": metrics[-1]["epoch"] if metrics else 0,
@@ -75,6 +75,7 @@ def finish(
         "master_weights": config.master_weights,
         "loss_scale": config.loss_scale,
         "evaluated_in": precision.name,
+        "device": environment["device"],
         **selection.summary(config, metrics),
         **guard.summary(metrics),
     }
@@ -85,7 +86,7 @@ def finish(
     reporting.curves.plot([run], curves)
     sections = [reporting.curves.section(curves)]
     title = f"{config.method} on {config.dataset}"
-    reporting.report.write(folder.path, title=title, runs=[run], environment=environment, sections=sections)
+    reporting.report.write(folder.path, title=title, runs=[run], sections=sections)
     return row
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,10 @@ FILES = (
 )  # fmt: skip
 
 _MAY_CHANGE = ("out", "device", "workers", "graph")
+_BEFORE_TRAINING = {"config.json", "metrics.jsonl", "model.safetensors"}
+_END = b"</html>\n"
+
+State = Literal["new", "begun", "trained", "finished"]
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,30 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{self.path}: {error.strerror}") from error
-        (self.path / "metrics.jsonl").touch()
         text = json.dumps(config.as_json(), indent=2) + "\n"
         self._replace("config.json", lambda file: file.write_text(text, encoding="utf-8"))
+        (self.path / "metrics.jsonl").touch()
 
     def require_empty(self) -> None:
-        """Raises: UserError where the folder holds files of a run."""
-        if any((self.path / name).exists() for name in FILES):
+        """Raises: UserError where the folder holds files of a run, but for one that ended before its first epoch."""
+        held = {name for name in FILES if (self.path / name).exists()}
+        if held and not self._has_nothing_to_lose(held):
             raise UserError(f"{self.path} holds results: give --resume, --overwrite or another --out")
+
+    def state(self, config: TrainConfig) -> State:
+        """How far the run of these settings is; a finished one is evaluated and has all its files.
+
+        Raises: UserError where the folder holds a run of others, or a broken one.
+        """
+        held = {name for name in FILES if (self.path / name).exists()}
+        if "config.json" not in held or self._has_nothing_to_lose(held):
+            return "new"
+        self.require_settings(config)
+        if not self.load_checkpoint(torch.device("cpu"))["ended"]:
+            return "begun"
+        page = self.path / "report.html"  # the last file that a run writes
+        whole = {"results.json", page.name} <= held and page.read_bytes().endswith(_END)
+        return "finished" if whole else "trained"
 
     def read_config(self) -> TrainConfig:
         """The run's settings, `out` being this folder.
@@ -147,6 +167,11 @@ class RunFolder:
         if not path.exists():
             raise UserError(f"{self.path} holds no model.safetensors")
         return read_safetensors(path)
+
+    def _has_nothing_to_lose(self, held: set[str]) -> bool:
+        """Whether a run was ended here before its first checkpoint."""
+        begun = "config.json" in held and held <= _BEFORE_TRAINING
+        return begun and not ("metrics.jsonl" in held and (self.path / "metrics.jsonl").stat().st_size)
 
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
         unfinished = self.path / f".{name}.part"
