@@ -159,6 +159,16 @@ def count_tests() -> dict[str, int]:
     return {"passed": tests - failed - skipped, "failed": failed, "skipped": skipped}
 
 
+def failed_tests() -> list[str]:
+    """Names of the tests that failed, by pytest's own lines, which a run that is stopped has too."""
+    log = LOGS / "tests.log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    found = (
+        re.search(r"(?:FAILED|ERROR) (tests/.+?)\s*(?: - .*)?$|^(tests/.+) (?:FAILED|ERROR)", line) for line in lines
+    )
+    return sorted({match[1] or match[2] for match in found if match})
+
+
 def training_row() -> dict[str, object]:
     """The row of the training run."""
     path = LOGS / "fast" / "results.json"
@@ -176,7 +186,8 @@ def write(outcome: Mapping[str, dict[str, object]], commit: str | None) -> Path:
 
     facts = environment.describe("cuda")
     device = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
-    result = {"steps": outcome, "tests": count_tests(), "kernels": rows_of(KERNELS)}
+    tests = count_tests() | {"failures": failed_tests()}
+    result = {"steps": outcome, "tests": tests, "kernels": rows_of(KERNELS)}
     result |= {"precision": rows_of(PRECISION), "evaluation": rows_of(EVALUATION)}
     result |= {"train_step": rows_of(TRAIN_STEP), "train": training_row()}
     result["environment"] = facts | {"commit": commit or facts["commit"]}

@@ -64,7 +64,7 @@ def instructions(file: Path, architecture: str) -> dict[str, list[str]]:
 
 def portable(file: Path) -> str:
     """The portable code (PTX) of a library, or nothing."""
-    return _run("-ptx", file)
+    return _run("-ptx", file).partition(".version")[2]
 
 
 def readable(mangled: str) -> str:
