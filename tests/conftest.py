@@ -74,6 +74,12 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def float32_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by TF32, whose products have 11 bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture
 def deterministic_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sides of a comparison choose the same convolution algorithms."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)

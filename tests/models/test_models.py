@@ -92,7 +92,7 @@ def test_logits_have_one_number_a_class(name: str, options: dict[str, int], size
         assert model(torch.rand(3, 2, size, size, device=device)).shape == (3, 7)
 
 
-def test_preact_shortcut_takes_the_raw_input(device: str) -> None:
+def test_preact_shortcut_takes_the_raw_input(device: str, float32_convolutions: None) -> None:
     block = PreActBlock(2, 3, stride=2).to(device).eval()
     for norm in (block.norm1, block.norm2):
         nn.init.uniform_(norm.running_mean)

@@ -17,7 +17,7 @@ THREAT = ThreatModel(epsilon=0.1, mean=(0.4, 0.5, 0.3), std=(0.2, 0.25, 0.5))
 
 
 @pytest.fixture
-def model(device):
+def model(device, float32_convolutions):
     """Smooth, with statistics of its own in BatchNorm, in training mode."""
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Softplus(), nn.Flatten(), nn.Linear(80, 4)

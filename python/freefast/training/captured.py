@@ -94,17 +94,17 @@ class CapturedStep:
 
     def __call__(self, count: int) -> None:
         """Train on the next batch, of so many samples."""
-        if self._stream is None or count < self._batch_size:
+        is_full = count >= self._batch_size
+        if is_full and self._stream is not None and self._graph is None and self._warm == _WARM_UP:
+            self._capture(self._stream)
+        if not is_full or self._stream is None:
             self._run(count)
         elif self._graph is not None:
             self._graph.replay()
-        elif self._warm < _WARM_UP:
+        else:
             self._warm += 1
             with _on(self._stream):
                 self._run(count)
-        else:
-            self._capture(self._stream)
-            self(count)
 
     def _run(self, count: int) -> None:
         images, labels = self._batches.read(count)
