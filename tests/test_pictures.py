@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import freefast as ff
 from freefast.pictures import draw
+from freefast.reporting.text import told_apart
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_they_show_the_weights_and_the_data_of_the_run(run: Path, tmp_path: Path) -> None:
-    examples, surface = draw([run], tmp_path)
+    examples, surface = draw([run], ["standard"], tmp_path)
     digits = ff.data.load("digits")
     model = ff.models.build("small_cnn", 10, 1, width=8).eval()
     model.load_state_dict(load_file(run / "model.safetensors"))
@@ -48,11 +49,16 @@ def test_they_show_the_weights_and_the_data_of_the_run(run: Path, tmp_path: Path
             assert np.asarray(image.convert("L")).std() > 10
 
 
-def test_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path) -> None:
-    sections = draw([run, run], tmp_path)
-    assert [row["run"] for row in sections[1].rows] == ["standard-1", "standard-2"]
-    names = {"examples_standard-1.png", "examples_standard-2.png", "loss_surface.png"}
-    assert {path.name for path in tmp_path.iterdir()} == names
+def test_several_runs_have_a_picture_each(run: Path, tmp_path: Path) -> None:
+    sections = draw([run, run], ["a", "b"], tmp_path)
+    assert [row["run"] for row in sections[1].rows] == ["a", "b"]
+    assert {path.name for path in tmp_path.iterdir()} == {"examples_a.png", "examples_b.png", "loss_surface.png"}
+
+
+def test_runs_of_one_name_are_told_apart() -> None:
+    assert told_apart(["free", "fast"]) == ["free", "fast"]
+    assert told_apart(["a", "b", "a"]) == ["a-1", "b", "a-2"]
+    assert told_apart(["a", "a", "a-1"]) == ["a-2", "a-3", "a-1"]
 
 
 def test_a_run_whose_weights_do_not_fit_is_named(run: Path, tmp_path: Path) -> None:
@@ -60,7 +66,7 @@ def test_a_run_whose_weights_do_not_fit_is_named(run: Path, tmp_path: Path) -> N
     broken.mkdir()
     (broken / "config.json").write_bytes((run / "config.json").read_bytes())
     (broken / "model.safetensors").write_bytes(b"garbage")
-    (section,) = draw([broken], tmp_path)
+    (section,) = draw([broken], ["broken"], tmp_path)
     assert section.text.startswith(f"broken is not shown: {broken / 'model.safetensors'}: not safetensors")
     assert section.pictures == []
 
@@ -72,6 +78,6 @@ def test_a_run_of_another_machine_is_shown(run: Path, tmp_path: Path) -> None:
     out.mkdir()
     config = json.loads((run / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "backend": "triton", "device": "cuda:7"}))
-    here = draw([run], out, "cpu")[1].rows[0]
-    assert draw([other], out, "cpu")[1].rows[0] == {**here, "run": "other"}
-    assert draw([other], out)[0].text.startswith("other is not shown: device: cuda:7 is not there")
+    here = draw([run], ["own"], out, "cpu")[1].rows[0]
+    assert draw([other], ["other"], out, "cpu")[1].rows[0] == {**here, "run": "other"}
+    assert draw([other], ["other"], out)[0].text.startswith("other is not shown: device: cuda:7 is not there")

@@ -106,6 +106,8 @@ class TrainConfig(Settings):
         self._one_of("delta_init", DELTA_INITS)
         for name in ("noise_magnitude", "grad_align"):
             self._at_least(name, 0)
+        if self.noise_magnitude > 100:
+            raise UserError(f"noise_magnitude: wanted at most 100, in epsilons, got {self.noise_magnitude:g}")
         if self.noise_magnitude != 1 and self.delta_init != "random":
             raise UserError(f"noise_magnitude: is of a random start, got it for delta_init {self.delta_init}")
         if not self.clip and self.delta_init == "previous":

@@ -87,18 +87,16 @@ class Trained:
             return classify(self.precision.logits(self.model, self.threat.normalize(pixels))).cpu()
 
 
-def draw(
-    folders: Sequence[Path], out: Path, device: str | None = None, names: Sequence[str] | None = None
-) -> list[Section]:
+def draw(folders: Sequence[Path], names: Sequence[str], out: Path, device: str | None = None) -> list[Section]:
     """Write `examples.png`, or `examples_NAME.png` of several runs, and `loss_surface.png` into `out`.
 
+    names: of the runs, each another
     device: where the models run; None takes each run's own
-    names: of the runs; None takes their folders'
 
     Returns: sections of a report with them, and with the reason where a run's weights or data cannot be had
     """
     pictures, surfaces, missing = [], {}, []
-    for name, folder in zip(names or _names(folders), folders, strict=True):
+    for name, folder in zip(names, folders, strict=True):
         path = out / ("examples.png" if len(folders) == 1 else f"examples_{name}.png")
         try:
             with Trained.load(folder, name, device) as run:
@@ -162,15 +160,6 @@ def _numbers(surface: LossSurface) -> dict[str, float]:
         "nonlinearity": surface.nonlinearity,
         "misclassified": surface.misclassified,
     }
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names; those of one name get a number."""
-    names = [folder.resolve().name for folder in folders]
-    return [
-        name if names.count(name) == 1 else f"{name}-{names[: place + 1].count(name)}"
-        for place, name in enumerate(names)
-    ]
 
 
 def _one_a_class(split: Split, most: int) -> list[int]:

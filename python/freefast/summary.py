@@ -1,12 +1,14 @@
 """One table and one page of finished runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from freefast import reporting
 from freefast.pictures import draw
-from freefast.reporting import curves, report, time_accuracy
+from freefast.reporting import curves, falls, report, time_accuracy
+from freefast.reporting.text import told_apart
 
 
 def summarize(
@@ -25,23 +27,22 @@ def summarize(
     return rows
 
 
-def write_report(
-    folders: Sequence[Path], out: Path, *, pictures: bool = True, device: str | None = None, banner: str = ""
-) -> None:
+def write_report(folders: Sequence[Path], out: Path, *, pictures: bool = True, device: str | None = None) -> None:
     """Write `report.html` and its figures, by the results that the folders hold.
 
     pictures: attack the runs' weights, for examples and loss surfaces
     device: where; None takes each run's own
-    banner: what a reader must know first
     """
-    runs = [reporting.Run.load(folder) for folder in folders]
+    loaded = [reporting.Run.load(folder) for folder in folders]
+    names = told_apart([run.name for run in loaded])
+    runs = [replace(run, name=name) for run, name in zip(loaded, names, strict=True)]
     if out not in folders:  # a run has its own already
         curves.plot(runs, out / "curves.png")
-    sections = [curves.section(out / "curves.png")]
+    sections = [*falls.section(runs), curves.section(out / "curves.png")]
     if time_accuracy.can_plot(runs):
         sections.append(time_accuracy.section(runs, out))
     if pictures:
-        sections += draw(folders, out, device)
+        sections += draw(folders, names, out, device)
     data = ", ".join(dict.fromkeys(str(run.row["dataset"]) for run in runs))
     title = f"{', '.join(dict.fromkeys(run.method for run in runs))} on {data}"
-    report.write(out, title=title, runs=runs, sections=sections, banner=banner)
+    report.write(out, title=title, runs=runs, sections=sections)

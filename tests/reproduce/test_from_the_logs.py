@@ -113,7 +113,7 @@ def test_files_of_a_table(tmp_path: Path) -> None:
     text = (tmp_path / "table-7.1.md").read_text(encoding="utf-8")
     assert "Scale full" in text
     assert "peeks" in text
-    assert "| fast | preactresnet18 | alpha=10 | 128 | ours, last epoch | 0.903 | — | — | 0.003 | 90 | 90 |" in text
+    assert "| fast | preactresnet18 | alpha=10/255 | 128 | ours, last epoch | 0.903 | — | — | 0.003 | 90 | 90 |" in text
     with open(tmp_path / "table-7.1.csv", encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["whose"] for line in lines] == [line["whose"] for line in LINES["table-7.1"]]

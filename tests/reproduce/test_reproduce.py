@@ -118,6 +118,47 @@ def test_a_report_of_its_runs(copy: Path, tmp_path: Path, capsys: pytest.Capture
     assert [row["setting"] for row in reporting.results.read(tmp_path / "own").rows] == ["alpha=0.25", "m=8"]
 
 
+def test_the_note_stays_on_every_page_of_the_runs(copy: Path, tmp_path: Path) -> None:
+    said = "Scale tiny, which is not the report&#x27;s"
+    assert main(["report", str(copy), "--no-pictures", "--out", str(tmp_path / "own")]) == 0
+    assert main(["report", str(copy / "runs" / FAST), "--no-pictures"]) == 0
+    assert main(["evaluate", str(copy / "runs" / FREE), "--steps", "1"]) == 0
+    for page in (tmp_path / "own", copy / "runs" / FAST, copy / "runs" / FREE):
+        assert said in (page / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_device_that_is_not_there_changes_nothing(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
+    assert small.reproduce(*ONLY, "--device", "cuda:99", "--out", str(copy)) == 2
+    assert "cuda:99" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["results.json", "metrics.jsonl", "checkpoint.pt"])
+def test_a_finished_run_that_cannot_be_read_is_named_and_the_others_are_shown(
+    name: str, copy: Path, no_training: None, capsys: pytest.CaptureFixture
+) -> None:
+    (copy / "runs" / FAST / name).write_text("garbage")
+    assert small.reproduce("--only", "table-7.1", "--out", str(copy)) == 2
+    told = capsys.readouterr()
+    assert f"first {FAST}: {copy / 'runs' / FAST / name}: " in told.err
+    assert "left:" not in told.out
+    page = (copy / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Runs that failed</h2>" in page
+    assert f"delete {copy / 'runs' / FAST} to begin it anew" in page
+    results = reporting.results.read(copy)
+    assert [row["method"] for row in results.rows] == ["free"]
+    assert list(results.summary["failures"]) == [FAST]
+
+
+def test_what_earlier_calls_left_is_left(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    assert small.reproduce("--only", "table-7.2", "--budget-minutes", "0", "--out", str(copy)) == 0
+    assert "left: f" in capsys.readouterr().out
+    assert small.reproduce(*ONLY, "--out", str(copy)) == 0
+    assert "left:" not in capsys.readouterr().out
+    assert set(reporting.results.read(copy).summary["left"]) == set(TABLES["table-7.2"])
+
+
 def test_a_budget_of_nothing_leaves_everything(
     tmp_path: Path, no_training: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

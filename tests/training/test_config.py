@@ -119,6 +119,7 @@ def test_json_of_another_version_is_refused() -> None:
         ({"method": "pgd", "pgd_steps": 0}, "pgd_steps"),
         ({"method": "pgd", "clip": True}, "clip: is of fast, got it for pgd"),
         ({"noise_magnitude": -1}, "noise_magnitude"),
+        ({"noise_magnitude": 1e300}, "noise_magnitude: wanted at most 100, in epsilons, got 1e"),
         ({"noise_magnitude": 2, "delta_init": "zero"}, "noise_magnitude: is of a random start, got it for .* zero"),
         ({"clip": False, "delta_init": "previous"}, "clip: off lets the perturbation grow"),
         ({"grad_align": float("nan")}, "grad_align"),

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from test_train import OPEN, interrupt_at, same, without_time
 
-from freefast import OverfittingWarning, TrainConfig, UserError, data, evaluate, models, train
+from freefast import OverfittingWarning, TrainConfig, UserError, data, evaluate, models, reporting, train
 from freefast.data import Split
 from freefast.evaluation import EvaluationWarning
 from freefast.reporting import Run
@@ -107,15 +107,16 @@ def test_a_fall_is_told_once(scores: list[float], falls: list[int]) -> None:
 
 def test_the_warning_says_what_fell_and_what_follows() -> None:
     said = (
-        r"fast, epoch 3: catastrophic overfitting, unless it recovers: PGD-10 on 100 held-out samples "
+        r"PGD-10 on 100 held-out samples "
         r"fell from 50.0% in epoch 2 to 10.0%, natural accuracy went from 80.0% to 80.0%: "
     )
-    for then, follows in (
-        ("continue", "training goes on, the weights of epoch 2 are kept"),
-        ("stop", "the run ends, the weights of epoch 2 are kept"),
-        ("rollback", "back to epoch 2, alpha 0.125"),
+    for then, doubt, follows in (
+        ("continue", ", unless it recovers", "training goes on, the weights of epoch 2 are kept"),
+        ("stop", "", "the run ends, the weights of epoch 2 are kept"),
+        ("rollback", "", "back to epoch 2, alpha 0.125"),
     ):
-        with pytest.warns(OverfittingWarning, match=said + follows):
+        start = f"fast, epoch 3: catastrophic overfitting{doubt}: "
+        with pytest.warns(OverfittingWarning, match=start + said + follows):
             entries = history(0.4, 0.5, 0.1, on_collapse=then)
         assert entries[-1]["collapse"] == {"best_epoch": 2, "best": 0.5, "now": 0.1, "then": then}
 
@@ -363,3 +364,25 @@ def test_without_a_guard_the_evaluations_tell_of_a_fall() -> None:
     assert [epoch for epoch, _ in told] == [86]
     assert "PGD-50 on the test set fell from 43.4% in epoch 85 to 10.3%: training goes on" in told[0][1]
     assert history[2]["collapse"] == {"best_epoch": 85, "best": 0.434, "now": 0.103, "then": "continue"}
+
+
+def test_a_fall_in_the_last_epoch_is_told_by_the_evaluation_after_training(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(config, guard_samples=0, eval_every=2, curve_steps=(2,))
+    monkeypatch.setattr(loop, "_evaluated", lambda run, epoch, progress: {"pgd2": 1.0} if epoch == 4 else {})
+    with pytest.warns(OverfittingWarning, match=r"epoch 5: catastrophic overfitting: PGD-2 .* the run has ended"):
+        row = train(config).row
+    assert not any("collapse" in entry for entry in Run.load(config.out).metrics)
+    assert row["collapse"] == {"best_epoch": 4, "best": 1.0, "now": row["pgd2"], "then": "continue"}
+    (fall,) = reporting.falls.falls(Run.load(config.out))
+    assert (fall["epoch"], fall["best_epoch"]) == (5, 4)
+    assert "<h2>Catastrophic overfitting</h2>" in (config.out / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_end_says_nothing_where_there_is_nothing_to_compare() -> None:
+    plain = TrainConfig(method="fast", curve_steps=())
+    assert guard.judge_end([{"epoch": 1}], plain, {"pgd10": 0.1}) == {}
+    assert guard.judge_end([], plain, {"pgd10": 0.1}) == {}
+    seen = [{"epoch": 1, "pgd10": 0.5}, {"epoch": 2, guard.ROBUST: 0.5}]
+    assert guard.judge_end(seen, TrainConfig(method="fast"), {"pgd10": 0.1}) == {}  # the guard has seen it

@@ -1,5 +1,6 @@
 """`freefast report`."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from freefast.config import METHODS
 from freefast.errors import UserError
 from freefast.settings import Device
 from freefast.summary import summarize
+from freefast.training import setup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,7 @@ class Report:
     """Run folders, or folders of a comparison, a speedrun or a reproduction, which stand for the runs in them."""
 
     out: Path | None = None
-    """Folder to write to (default: the one given)."""
+    """Folder to write to (default: the one given, if it is of a run or of a comparison)."""
 
     pictures: bool = True
     """Load the runs' weights and data, and show images under attack and the loss around them; takes as long as
@@ -33,6 +35,7 @@ class Report:
 
     def run(self) -> None:
         """Write the files and print the table."""
+        setup.pick_device(self.device)
         runs = [run for folder in self.folders for run in _runs_in(folder)]
         if self.out is None and len(self.folders) != 1:
             raise UserError("--out: wanted a folder for the report of several runs")
@@ -48,7 +51,10 @@ def _runs_in(folder: Path) -> list[Path]:
     if (folder / "config.json").exists():
         return [folder]
     inside = folder / "runs" if (folder / "reproduce.json").exists() else folder
-    runs = sorted(path.parent for path in inside.glob("*/config.json"))
+    begun = sorted(path.parent for path in inside.glob("*/config.json"))
+    runs = [run for run in begun if (run / "results.json").exists()]
     if not runs:
-        raise UserError(f"{folder} holds no run: config.json is missing")
+        raise UserError(f"{folder} holds no {'finished run' if begun else 'run: config.json is missing'}")
+    if left_out := [run.name for run in begun if run not in runs]:
+        warnings.warn(f"{folder}: not finished and left out: {', '.join(left_out)}", stacklevel=2)
     return sorted(runs, key=lambda run: METHODS.index(run.name) if run.name in METHODS else -1)

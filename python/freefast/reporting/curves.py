@@ -18,6 +18,7 @@ from freefast.reporting.text import shorten
 # Okabe and Ito's colour-blind-safe palette without yellow, which is too pale on white
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+GUARD = "guard_pgd10"
 TRAINING, NATURAL = (0, (4, 2)), "-"
 PGD = ((0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (5, 1.5, 1, 1.5, 1, 1.5)))
 FILLS = (("full", 4), ("none", 9), ("left", 6), ("bottom", 6))  # with sizes in points: equal points show both
@@ -37,8 +38,8 @@ def section(path: Path) -> Section:
     """The figure, written to a file, with its caption."""
     caption = (
         "By epoch: accuracy on the images trained on, which are attacked ones but for standard training; natural "
-        "accuracy and accuracy under PGD on test images; mean loss of training. The evaluation after training counts "
-        "as the last epoch's."
+        "accuracy and accuracy under PGD on test images, and the guard's on held-out training images; mean loss of "
+        "training. The evaluation after training counts as that of the epoch whose weights it took."
     )
     return Section(heading="Training", pictures=[Picture(path=path, caption=caption)])
 
@@ -52,14 +53,18 @@ def figure(runs: Sequence[Run]) -> Figure:
     """
     steps = pgd_steps([entry for run in runs for entry in (*run.metrics, run.row)])
     training, natural = _kind(TRAINING, 0), _kind(NATURAL, 0)
-    attacks = {n: _kind(PGD[i % len(PGD)], i) for i, n in enumerate(steps)}
-    kinds = {"Training": training, "Natural accuracy": natural, **{f"PGD-{n} accuracy": attacks[n] for n in steps}}
+    attacks = {f"pgd{n}": f"PGD-{n} accuracy" for n in steps}
+    if any(GUARD in entry for run in runs for entry in run.metrics):
+        attacks[GUARD] = "Guard: PGD-10, held-out"
+    robustness = {key: _kind(PGD[i % len(PGD)], i) for i, key in enumerate(attacks)}
+    kinds = {"Training": training, "Natural accuracy": natural}
+    kinds |= {label: robustness[key] for key, label in attacks.items()}
     below = LINE * (max(len(runs), (len(kinds) + 1) // 2) + 2)
     fig = Figure(figsize=(WIDTH, PANELS + below), layout="constrained")
     grid = fig.add_gridspec(2, 3, height_ratios=(PANELS, below))
     accuracy, robust, loss = (fig.add_subplot(grid[0, column]) for column in range(3))
     _panel(accuracy, "Accuracy", runs, {"train_accuracy": training, "natural": natural})
-    _panel(robust, "Robust accuracy", runs, {f"pgd{n}": attacks[n] for n in steps})
+    _panel(robust, "Robust accuracy", runs, robustness)
     _panel(loss, "Training loss", runs, {"train_loss": training})
     for panel in (accuracy, robust):
         panel.set_ylim(-0.02, 1.02)

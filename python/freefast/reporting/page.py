@@ -30,7 +30,10 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { vertical-align: bottom; white-space: normal; font-size: .85rem; color: var(--soft); }
 th.text, td.text { text-align: left; }
-tr > :first-child { position: sticky; left: 0; background: var(--paper); font-weight: 600; }
+tr > :first-child {
+  position: sticky; left: 0; min-width: 7rem; max-width: 16rem;
+  background: var(--paper); font-weight: 600; white-space: normal; overflow-wrap: anywhere;
+}
 figure { margin: 1.2rem 0; }
 img { display: block; max-width: 100%; height: auto; padding: .4rem; border-radius: 6px; background: #ffffff; }
 figcaption { margin-top: .3rem; }
@@ -45,6 +48,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
   table { font-size: .75rem; }
   th, td { padding: .35rem .25rem; }
   th { font-size: .7rem; }
+  tr > :first-child { min-width: 4.5rem; max-width: 6.5rem; }
   img.scrolled { max-width: none; }
   .wide:has(> .scrolled) + figcaption::before { content: "Scrolls sideways. "; }
   dl > div { grid-template-columns: 8rem 1fr; }

@@ -32,12 +32,13 @@ def write(
 
     images: PNG files, inlined; a file's name is its caption
     sections: tables and figures with headings and captions
-    banner: what a reader must know first, if anything, such as that all was scaled down
+    banner: what a reader must know first, such as that all was scaled down; by itself, the runs' notes
 
     Raises: UserError where an image is not a PNG file.
     """
     path = Path(folder) / "report.html"
     parts = [section.html() for section in sections] + [figure(named(Path(image))) for image in images]
+    banner = banner or " ".join(dict.fromkeys(run.note for run in runs if run.note))
     page = PAGE.substitute(
         title=escape(title),
         banner=f'<p class="banner" role="note">{escape(banner)}</p>' if banner else "",

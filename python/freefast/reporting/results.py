@@ -54,9 +54,12 @@ class Run:
     environment: Mapping[str, Any] = field(default_factory=dict)
     """Where it was trained, as in `results.json`."""
 
+    note: str = ""
+    """What a reader must know of it first, `note.txt`."""
+
     @classmethod
     def load(cls, folder: Path | str) -> "Run":
-        """Read `config.json`, `metrics.jsonl` and `results.json` with its newest row.
+        """Read `config.json`, `metrics.jsonl`, `results.json` with its newest row, and `note.txt`, if there is one.
 
         Raises: UserError naming file and key where one is missing or wrong.
         """
@@ -69,8 +72,11 @@ class Run:
         metrics = _read_metrics(folder / "metrics.jsonl")
         results = read(folder)
         _check(bool(results.rows), folder / "results.json", "rows", "at least one row", results.rows)
-        row, name = results.rows[-1], folder.resolve().name
-        return cls(name=name, method=method, metrics=metrics, row=row, config=config, environment=results.environment)
+        note = folder / "note.txt"
+        return cls(
+            name=folder.resolve().name, method=method, metrics=metrics, row=results.rows[-1], config=config,
+            environment=results.environment, note=_text_of(note) if note.exists() else "",
+        )  # fmt: skip
 
 
 def write(

@@ -43,10 +43,16 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         Column("Natural", "natural", 3),
         *(Column(f"PGD-{steps}", f"pgd{steps}", 3) for steps in pgd_steps(rows, REPORT_STEPS)),
         *(Column(kind.__name__, name, 3) for name, kind in NAMED.items() if any(name in row for row in rows)),
+        *([Column("Of epoch", "selected_epoch", 0)] if any(_is_of_earlier(row) for row in rows) else []),
         Column("Epochs", "epochs", 0),
         Column("Train time (min)", "train_minutes", 2),
         Column("Epoch time (s)", "epoch_seconds", 2),
     ]
+
+
+def _is_of_earlier(row: Row) -> bool:
+    """Whether a row's accuracies are of other weights than the last epoch's."""
+    return row.get("selected_epoch") not in (None, row.get("epochs"))
 
 
 def _precision(row: Row) -> str:

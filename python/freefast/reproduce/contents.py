@@ -50,6 +50,8 @@ for both here: evaluation leaves the training as it is.
 """
 
 NOTES = {
+    "table-5.1": "The report's row of m=8 is not by its published log, which has no PGD-10 and PGD-20 and ends at a "
+    "PGD-50 of 0.480, its best.",
     "table-6.1": "The report's first row is of two runs of the same settings: Natural and PGD-50 are of epoch 44 of "
     "the one that was attacked after every epoch, PGD-10 and PGD-20 of the end of the other. Ours is one run.",
     "table-7.2": "The report's times of Free are those of PreActResNet18 in its table of section 7.1; ResNet50's own, "

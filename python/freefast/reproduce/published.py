@@ -21,6 +21,7 @@ def table_rows() -> dict[str, list[dict[str, Any]]]:
     tables: dict[str, list[dict[str, Any]]] = {}
     for line in _read("tables.csv"):
         row = {key: text if key in _TEXT else _number(text) for key, text in line.items()}
+        row["setting"] = _setting(line["setting"])
         names = {"pgd10": row.pop("pgd10"), "pgd20": row.pop("pgd20"), "pgd50": row.pop("pgd50")}
         tables.setdefault(f"table-{row.pop('table')}", []).append(row | names)
     return tables
@@ -42,7 +43,7 @@ def _run(recipe: str, lines: list[dict[str, str]]) -> Run:
     row: dict[str, Any] = {
         "method": first["method"],
         "model": first["model"],
-        "setting": first["setting"],
+        "setting": _setting(first["setting"]),
         "dataset": "cifar10",
         **accuracies,
         "epochs": len(metrics),
@@ -61,6 +62,11 @@ def _entry(line: dict[str, str]) -> dict[str, Any]:
 def _read(name: str) -> Iterable[dict[str, str]]:
     with open(FOLDER / name, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _setting(text: str) -> str:
+    """The report counts alpha in levels of 255."""
+    return text.replace("alpha=10", "alpha=10/255").replace("alpha=16", "alpha=16/255")
 
 
 def _number(text: str) -> float | int | None:

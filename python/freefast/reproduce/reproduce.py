@@ -16,8 +16,9 @@ from rich.progress import Progress
 from freefast import reporting
 from freefast.errors import UserError
 from freefast.pictures import draw
-from freefast.reporting import Run, time_accuracy
+from freefast.reporting import Run, falls, time_accuracy
 from freefast.reporting.section import Section
+from freefast.reporting.table import Column
 from freefast.reproduce import figures, tables
 from freefast.reproduce.config import ReproduceConfig
 from freefast.reproduce.contents import FIGURES, PICTURED, TABLES, TITLE, chosen, recipes_of
@@ -25,8 +26,10 @@ from freefast.reproduce.queue import Queue
 from freefast.reproduce.scales import described
 from freefast.summary import write_report
 from freefast.training import setup
+from freefast.training.run_folder import RunFolder
 
 _SETTINGS = "reproduce.json"
+_HIDDEN = "Where the report chose the best epoch, its row does not show such a fall."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +43,10 @@ class Reproduction:
     """Scale and data, in a line."""
 
     left: Sequence[str]
-    """Runs that are not finished."""
+    """Runs that this call was to make, and that the same call goes on with."""
 
     failures: Mapping[str, str]
-    """Why some of them failed."""
+    """Runs that failed, or cannot be read, and why."""
 
 
 def reproduce(config: ReproduceConfig, progress: Progress | None = None) -> Reproduction:
@@ -56,6 +59,7 @@ def reproduce(config: ReproduceConfig, progress: Progress | None = None) -> Repr
     """
     runs = config.runs()
     _require_settings(config)
+    setup.pick_device(config.device)
     setup.make_data(next(iter(runs.values())))
     with _alone_in(config.out):
         _write_settings(config)
@@ -102,12 +106,16 @@ def _write_settings(config: ReproduceConfig) -> None:
 def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
     contents = tuple(name for name in chosen(()) if name in config.contents or _was_made(config, name))
     before = Queue({name: config.run_of(name) for name in recipes_of(contents) if name not in queue.runs}, 0)
-    states = {**before.states, **queue.states}
-    folders = {name: config.run_of(name).out for name in states if states[name] == "finished"}
-    ours = {name: _load(folder) for name, folder in folders.items()}
+    states, failures = {**before.states, **queue.states}, {**before.failures, **queue.failures}
     note = described(config.scale, next(iter(queue.runs.values())))
-    for folder in folders.values():
-        _say(note, folder)
+    ours, folders = {}, {}
+    for name in [name for name in states if states[name] == "finished"]:
+        folder = config.run_of(name).out
+        try:
+            ours[name], folders[name] = _load(folder), folder
+            _say(note, folder)
+        except UserError as error:
+            states[name], failures[name] = "failed", f"{error}; delete {folder} to begin it anew"
     lines = {name: tables.rows(name, ours, states) for name in contents if name in TABLES}
     sections = []
     for name, rows in lines.items():
@@ -117,9 +125,11 @@ def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
         if name in FIGURES:
             path = figures.write(name, ours, note, _folder(config, "figures"))
             sections.append(figures.section(name, path))
-    sections += tables.falls(ours) + _pictures(config, ours, folders)
-    _page(config.out, note, list(ours.values()), sections, queue)
-    return Reproduction(tables=lines, note=note, left=queue.left, failures=queue.failures)
+    sections += falls.section(list(ours.values()), _HIDDEN) + _failed(failures) + _pictures(config, ours, folders)
+    left = [name for name in states if states[name] not in ("finished", "failed")]
+    _page(config.out, note, list(ours.values()), sections, {"left": left, "failures": failures})
+    mine = [name for name in left if name in queue.runs]
+    return Reproduction(tables=lines, note=note, left=mine, failures=failures)
 
 
 def _was_made(config: ReproduceConfig, name: str) -> bool:
@@ -133,7 +143,7 @@ def _pictures(config: ReproduceConfig, ours: Mapping[str, Run], folders: Mapping
     sections = [time_accuracy.section(runs, folder)] if time_accuracy.can_plot(runs) else []
     drawn = [folders[name] for name in PICTURED if name in ours]
     names = [ours[name].name for name in PICTURED if name in ours]
-    return sections + (draw(drawn, folder, config.device, names) if drawn else [])
+    return sections + (draw(drawn, names, folder, config.device) if drawn else [])
 
 
 def _load(folder: Path) -> Run:
@@ -143,17 +153,22 @@ def _load(folder: Path) -> Run:
 
 
 def _say(note: str, folder: Path) -> None:
-    """Put the note on a run's own page."""
-    page = folder / "report.html"
-    if escape(note) not in page.read_text(encoding="utf-8"):
-        write_report([folder], folder, pictures=False, banner=note)
+    """Leave the note with a run, for every page that is made of it, and on its own."""
+    RunFolder(folder).save_note(note)
+    if escape(note) not in (folder / "report.html").read_text(encoding="utf-8", errors="replace"):
+        write_report([folder], folder, pictures=False)
 
 
-def _page(out: Path, note: str, runs: Sequence[Run], sections: Sequence[Section], queue: Queue) -> None:
+def _failed(failures: Mapping[str, str]) -> list[Section]:
+    rows = [{"run": name, "why": why} for name, why in failures.items()]
+    columns = (Column("Run", "run", None), Column("Why", "why", None))
+    return [Section(heading="Runs that failed", rows=rows, columns=columns)] if rows else []
+
+
+def _page(out: Path, note: str, runs: Sequence[Run], sections: Sequence[Section], summary: Mapping[str, Any]) -> None:
     """`results.json` and `report.html` of the finished runs."""
     environment = runs[0].environment if runs else {}
-    summary = {"note": note, "left": queue.left, "failures": queue.failures}
-    reporting.results.write(out, [run.row for run in runs], environment, summary)
+    reporting.results.write(out, [run.row for run in runs], environment, {"note": note, **summary})
     title = f"{TITLE}, run again"
     reporting.report.write(out, title=title, runs=runs, sections=sections, banner=note)
 

@@ -30,17 +30,6 @@ COLUMNS = (
 NARROW = (Column("Run", "run", None), *COLUMNS[4:10])
 """For terminals, of the lines of `narrow`."""
 _PAGE = (NARROW[0], *COLUMNS[4:])
-_FALL = (
-    Column("Run", "run", None),
-    Column("Fell in epoch", "epoch", 0),
-    Column("Best epoch before", "best_epoch", 0),
-    Column("Accuracy then", "best", 3),
-    Column("Accuracy now", "now", 3),
-)
-_FALLS = (
-    "Accuracy under attack, by the evaluations after every epoch, fell by more than 20 points below its best so far. "
-    "Where the report chose the best epoch, its row does not show such a fall."
-)
 _ABOUT = ("method", "model", "setting", "batch_size")
 PEEKED = "ours, best (peeks)"
 PEEKING = (
@@ -113,20 +102,9 @@ def section(name: str, lines: Sequence[Mapping[str, Any]]) -> Section:
     return Section(heading=title(name), text=text, rows=narrow(lines), columns=_PAGE)
 
 
-def falls(ours: Mapping[str, Run]) -> list[Section]:
-    """What to say of runs whose accuracy under attack fell while they trained; nothing where none did."""
-    rows = [
-        {"run": run.name, "epoch": entry["epoch"], **entry["collapse"]}
-        for run in ours.values()
-        for entry in run.metrics
-        if "collapse" in entry
-    ]
-    return [Section(heading="Catastrophic overfitting", text=_FALLS, rows=rows, columns=_FALL)] if rows else []
-
-
 def narrow(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A table's lines with what a run is in one text, `run`."""
-    return [{**line, "run": " ".join(str(line[key]) for key in _ABOUT)} for line in lines]
+    return [{**line, "run": "{method} {model}, {setting}, batch {batch_size}".format(**line)} for line in lines]
 
 
 def title(name: str) -> str:

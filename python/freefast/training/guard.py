@@ -24,6 +24,7 @@ ROBUST = "guard_pgd10"
 
 _STEPS = 10
 _DROP = 0.2
+_DOUBT = ", unless it recovers"
 _ROLLBACKS, _SHRINK = 3, 0.5
 _SHARE, _MOST, _LEAST = 0.1, 1000, 50
 
@@ -104,15 +105,32 @@ def judge(history: History, config: TrainConfig) -> Mapping[str, Any]:
     return _judge_guard(history, config) if ROBUST in history[-1] else _judge_tests(history, config)
 
 
+def judge_end(history: History, config: TrainConfig, accuracies: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What to add to a run's row where no guard watched it and the evaluation after training is of a fall.
+
+    Warns: OverfittingWarning.
+    """
+    key = _test_key(config)
+    if not history or ROBUST in history[-1] or key in history[-1] or accuracies.get(key) is None:
+        return {}
+    return _judge_tests([*history[:-1], history[-1] | {key: accuracies[key]}], config)
+
+
+def _test_key(config: TrainConfig) -> str:
+    return f"pgd{max(config.curve_steps, default=0)}"
+
+
 def _judge_tests(history: History, config: TrainConfig) -> Mapping[str, Any]:
-    key = f"pgd{max(config.curve_steps)}"
+    key = _test_key(config)
     if key not in history[-1] or not _falls([entry for entry in history if key in entry], key):
         return {}
     fall = _fall(history, key)
+    is_last = history[-1]["epoch"] == config.epochs
+    follows = "the run has ended, its last weights are kept" if is_last else "training goes on"
     warnings.warn(
-        f"{config.method}, epoch {history[-1]['epoch']}: catastrophic overfitting, unless it recovers: "
+        f"{config.method}, epoch {history[-1]['epoch']}: catastrophic overfitting{'' if is_last else _DOUBT}: "
         f"PGD-{max(config.curve_steps)} on the test set fell from {fall['best']:.1%} in epoch {fall['best_epoch']} to "
-        f"{fall['now']:.1%}: training goes on",
+        f"{fall['now']:.1%}: {follows}",
         OverfittingWarning,
         stacklevel=3,
     )
@@ -133,7 +151,7 @@ def _judge_guard(history: History, config: TrainConfig) -> Mapping[str, Any]:
         "rollback": f"back to epoch {top['epoch']}{next_alpha}",
     }[then]
     warnings.warn(
-        f"{config.method}, epoch {now['epoch']}: catastrophic overfitting, unless it recovers: "
+        f"{config.method}, epoch {now['epoch']}: catastrophic overfitting{_DOUBT if then == 'continue' else ''}: "
         f"PGD-{_STEPS} on {now['guard_samples']} held-out samples fell from {top[ROBUST]:.1%} in epoch {top['epoch']} "
         f"to {now[ROBUST]:.1%}, natural accuracy went from {top['guard_natural']:.1%} to {now['guard_natural']:.1%}: "
         f"{follows}",
@@ -168,7 +186,10 @@ def alpha(config: TrainConfig, rollbacks: int) -> float:
 
 
 def setting(config: TrainConfig, history: History) -> str:
-    """What a table says of the method, rollbacks included: "alpha=10/255, 5/255 after 1 rollback"."""
+    """What a table says of the method, rollbacks included: "alpha=10/255, 5/255 after 1 rollback".
+
+    history: until the epoch whose weights count
+    """
     count = rollbacks(history)
     behind = f", {show_pixels(alpha(config, count))} after {count} rollback{'s' * (count > 1)}" if count else ""
     return config.setting + behind

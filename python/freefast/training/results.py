@@ -61,7 +61,7 @@ def finish(
         "method": config.method,
         "model": config.model,
         "dataset": config.dataset,
-        "setting": guard.setting(config, metrics),
+        "setting": guard.setting(config, selection.until_selected(config, metrics)),
         "epsilon": config.epsilon,
         **scores.as_row(),
         "epochs": metrics[-1]["epoch"] if metrics else 0,
@@ -78,13 +78,14 @@ def finish(
         "device": environment["device"],
         **selection.summary(config, metrics),
         **guard.summary(metrics),
+        **guard.judge_end(metrics, config, scores.as_row()),
     }
     row = _with_pgd_of(before or {}, row)
     reporting.results.write(folder.path, [row], environment)
     run = reporting.Run.load(folder.path)
     curves = folder.path / "curves.png"
     reporting.curves.plot([run], curves)
-    sections = [reporting.curves.section(curves)]
+    sections = [*reporting.falls.section([run]), reporting.curves.section(curves)]
     title = f"{config.method} on {config.dataset}"
     reporting.report.write(folder.path, title=title, runs=[run], sections=sections)
     return row

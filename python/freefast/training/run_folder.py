@@ -19,7 +19,7 @@ from freefast.evaluation import files
 
 FILES = (
     "config.json", "metrics.jsonl", "checkpoint.pt", "best.pt", "model.safetensors", "best.safetensors", "results.json",
-    "curves.png", "examples.png", "loss_surface.png", "report.html", *files.FILES,
+    "curves.png", "examples.png", "loss_surface.png", "note.txt", "report.html", *files.FILES,
 )  # fmt: skip
 
 _MAY_CHANGE = ("out", "device", "workers", "graph")
@@ -31,7 +31,7 @@ State = Literal["new", "begun", "trained", "finished"]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder; every file is replaced in one step, so that a reader never finds half of one."""
+    """One run's folder; settings, states, weights and results are replaced in one step, never half written."""
 
     path: Path
     """The folder."""
@@ -127,6 +127,10 @@ class RunFolder:
             raise UserError(f"{self.path / 'metrics.jsonl'}: wanted {count} epochs, got {len(entries)}")
         text = "".join(json.dumps(entry) + "\n" for entry in entries)
         self._replace("metrics.jsonl", lambda file: file.write_text(text, encoding="utf-8"))
+
+    def save_note(self, text: str) -> None:
+        """Write `note.txt`, which stands on every page that is made of the run."""
+        self._replace("note.txt", lambda file: file.write_text(text, encoding="utf-8"))
 
     def drop_results(self) -> None:
         """Forget the evaluation of weights that are trained on."""

@@ -23,6 +23,12 @@ def selected(config: TrainConfig, history: History) -> Entry | None:
     return history[-1] if history else None
 
 
+def until_selected(config: TrainConfig, history: History) -> History:
+    """The epochs that the weights which count have gone through."""
+    entry = selected(config, history)
+    return history[: history.index(entry) + 1] if entry is not None else history
+
+
 def warn(config: TrainConfig) -> None:
     """Emit an EvaluationWarning where the test set chooses."""
     if config.select == "report":
