@@ -5,8 +5,9 @@
 DATA_ROOT: CIFAR-10 as images, train/ and test/ of class folders.
 
 Fast, from a random start with a step of two epsilon and from a zero start with one, and its cures train the same narrow
-network on the same few images of three classes, in a ball so large that Fast collapses. After every epoch the guard attacks the held-out training samples, and `ff.evaluate` test images that no
-run sees. The result says for every run at which epoch either fell, and what the last and the kept weights withstand.
+network on the same few images of three classes, in a ball so large that Fast collapses. After every epoch the guard
+attacks the held-out training samples, and `ff.evaluate` test images that no run sees. The result says for every run at
+which epoch either fell, and what the last and the kept weights withstand.
 Finished runs in FOLDER are not repeated.
 """
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import small
 
 from freefast.cli import main
 
@@ -85,6 +86,24 @@ def test_text_is_large_enough_and_stands_out(page: "playwright.Page") -> None:
     for ink, paper in {(ink, paper) for _, ink, paper in looks}:
         bright, dark = sorted((_luminance(ink), _luminance(paper)), reverse=True)
         assert (bright + 0.05) / (dark + 0.05) >= 4.5, (ink, paper)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_reproductions_tables_show_their_numbers(
+    width: int, browser: "playwright.Browser", tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What a line is of leaves the larger part of a narrow screen to its numbers, and does not scroll away."""
+    out = tmp_path_factory.mktemp("reproduced") / "out"
+    assert small.reproduce("--only", "table-7.1", "--budget-minutes", "0", "--out", str(out)) == 0
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto((out / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    table = page.locator(".wide").nth(1)
+    table.evaluate("table => { table.scrollLeft = 50 }")
+    first = table.locator("tbody tr").first.locator("td").first.bounding_box()
+    assert first["width"] < 0.35 * width
+    assert first["x"] >= 0
+    page.close()
 
 
 def _luminance(colour: str) -> float:

@@ -48,7 +48,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
   table { font-size: .75rem; }
   th, td { padding: .35rem .25rem; }
   th { font-size: .7rem; }
-  tr > :first-child { min-width: 4.5rem; max-width: 6.5rem; }
+  tr > :first-child { min-width: 6.5rem; max-width: 8rem; }
   img.scrolled { max-width: none; }
   .wide:has(> .scrolled) + figcaption::before { content: "Scrolls sideways. "; }
   dl > div { grid-template-columns: 8rem 1fr; }

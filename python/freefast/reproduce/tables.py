@@ -27,9 +27,9 @@ COLUMNS = (
     Column("Train time (min)", "train_minutes", 2),
     Column("Epoch time (s)", "epoch_seconds", 2),
 )
-NARROW = (Column("Run", "run", None), *COLUMNS[4:10])
+NARROW = (Column("Run", "run", None), *COLUMNS[5:10])
 """For terminals, of the lines of `narrow`."""
-_PAGE = (NARROW[0], *COLUMNS[4:])
+_PAGE = (NARROW[0], *COLUMNS[5:])
 _ABOUT = ("method", "model", "setting", "batch_size")
 PEEKED = "ours, best (peeks)"
 PEEKING = (
@@ -103,8 +103,9 @@ def section(name: str, lines: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def narrow(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A table's lines with what a run is in one text, `run`."""
-    return [{**line, "run": "{method} {model}, {setting}, batch {batch_size}".format(**line)} for line in lines]
+    """A table's lines with what they are of in one text, `run`: the report's run, and below it whose else."""
+    about = "{method} {model}, {setting}, batch {batch_size}: report"
+    return [{**line, "run": about.format(**line) if line["whose"] == "report" else line["whose"]} for line in lines]
 
 
 def title(name: str) -> str:
