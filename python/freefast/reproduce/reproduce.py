@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from freefast.reporting.table import Column
 from freefast.reproduce import figures, tables
 from freefast.reproduce.config import ReproduceConfig
 from freefast.reproduce.contents import FIGURES, PICTURED, TABLES, TITLE, chosen, recipes_of
-from freefast.reproduce.queue import Queue
+from freefast.reproduce.queue import Queue, State
 from freefast.reproduce.scales import described
 from freefast.summary import write_report
 from freefast.training import setup
@@ -49,13 +49,26 @@ class Reproduction:
     """Runs that failed, or cannot be read, and why."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Held:
+    """What the folder holds of the runs that tables and figures need, by their recipes."""
+
+    states: dict[str, State]
+    failures: dict[str, str]
+
+    ours: dict[str, Run] = field(default_factory=dict)
+    """Those that are finished."""
+
+    folders: dict[str, Path] = field(default_factory=dict)
+
+
 def reproduce(config: ReproduceConfig, progress: Progress | None = None) -> Reproduction:
     """Run what is left of the queue, then write tables, figures, `results.json` and `report.html` into `config.out`.
 
     Runs that are finished are kept, interrupted ones gone on with at their last epoch, whatever interrupted them.
 
-    Raises: UserError where the data is not there, or the folder is of other settings, holds something else or is worked
-        in by another process.
+    Raises: UserError where data or device are not there, or the folder is of other settings, holds something else or is
+        worked in by another process.
     """
     runs = config.runs()
     _require_settings(config)
@@ -105,18 +118,10 @@ def _write_settings(config: ReproduceConfig) -> None:
 
 def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
     contents = tuple(name for name in chosen(()) if name in config.contents or _was_made(config, name))
-    before = Queue({name: config.run_of(name) for name in recipes_of(contents) if name not in queue.runs}, 0)
-    states, failures = {**before.states, **queue.states}, {**before.failures, **queue.failures}
     note = described(config.scale, next(iter(queue.runs.values())))
-    ours, folders = {}, {}
-    for name in [name for name in states if states[name] == "finished"]:
-        folder = config.run_of(name).out
-        try:
-            ours[name], folders[name] = _load(folder), folder
-            _say(note, folder)
-        except UserError as error:
-            states[name], failures[name] = "failed", f"{error}; delete {folder} to begin it anew"
-    lines = {name: tables.rows(name, ours, states) for name in contents if name in TABLES}
+    held = _held(config, queue, recipes_of(contents), note)
+    ours, failures = held.ours, held.failures
+    lines = {name: tables.rows(name, ours, held.states) for name in contents if name in TABLES}
     sections = []
     for name, rows in lines.items():
         tables.write(name, rows, note, _folder(config, "tables"))
@@ -125,11 +130,25 @@ def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
         if name in FIGURES:
             path = figures.write(name, ours, note, _folder(config, "figures"))
             sections.append(figures.section(name, path))
-    sections += falls.section(list(ours.values()), _HIDDEN) + _failed(failures) + _pictures(config, ours, folders)
-    left = [name for name in states if states[name] not in ("finished", "failed")]
+    sections += falls.section(list(ours.values()), _HIDDEN) + _failed(failures) + _pictures(config, held)
+    left = [name for name, state in held.states.items() if state not in ("finished", "failed")]
     _page(config.out, note, list(ours.values()), sections, {"left": left, "failures": failures})
     mine = [name for name in left if name in queue.runs]
     return Reproduction(tables=lines, note=note, left=mine, failures=failures)
+
+
+def _held(config: ReproduceConfig, queue: Queue, recipes: Sequence[str], note: str) -> _Held:
+    """Those of the queue and those that earlier calls were for; the note is left with each that is finished."""
+    before = Queue({name: config.run_of(name) for name in recipes if name not in queue.runs}, 0)
+    held = _Held(states={**before.states, **queue.states}, failures={**before.failures, **queue.failures})
+    for name in [name for name, state in held.states.items() if state == "finished"]:
+        folder = config.run_of(name).out
+        try:
+            held.ours[name], held.folders[name] = _load(folder), folder
+            _say(note, folder)
+        except UserError as error:
+            held.states[name], held.failures[name] = "failed", f"{error}; delete {folder} to begin it anew"
+    return held
 
 
 def _was_made(config: ReproduceConfig, name: str) -> bool:
@@ -137,12 +156,12 @@ def _was_made(config: ReproduceConfig, name: str) -> bool:
     return any((config.out / file).exists() for file in (f"tables/{name}.md", f"figures/{name}.png"))
 
 
-def _pictures(config: ReproduceConfig, ours: Mapping[str, Run], folders: Mapping[str, Path]) -> list[Section]:
+def _pictures(config: ReproduceConfig, held: _Held) -> list[Section]:
     """What the report has no figures of: time against robustness, attacked images, loss surfaces."""
-    folder, runs = _folder(config, "figures"), list(ours.values())
+    folder, runs = _folder(config, "figures"), list(held.ours.values())
     sections = [time_accuracy.section(runs, folder)] if time_accuracy.can_plot(runs) else []
-    drawn = [folders[name] for name in PICTURED if name in ours]
-    names = [ours[name].name for name in PICTURED if name in ours]
+    shown = [name for name in PICTURED if name in held.ours]
+    drawn, names = [held.folders[name] for name in shown], [held.ours[name].name for name in shown]
     return sections + (draw(drawn, names, folder, config.device) if drawn else [])
 
 
