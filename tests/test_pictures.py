@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import freefast as ff
 from freefast.pictures import draw
 from freefast.reporting.text import told_apart
+from freefast.summary import write_report
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,10 @@ def test_a_run_of_another_machine_is_shown(run: Path, tmp_path: Path) -> None:
     here = draw([run], ["own"], out, "cpu")[1].rows[0]
     assert draw([other], ["other"], out, "cpu")[1].rows[0] == {**here, "run": "other"}
     assert draw([other], ["other"], out)[0].text.startswith("other is not shown: device: cuda:7 is not there")
+
+
+def test_curves_that_are_gone_are_drawn_again(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / run.name)
+    (copy / "curves.png").unlink()
+    write_report([copy], copy, pictures=False)
+    assert (copy / "curves.png").read_bytes() == (run / "curves.png").read_bytes()

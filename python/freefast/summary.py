@@ -36,7 +36,7 @@ def write_report(folders: Sequence[Path], out: Path, *, pictures: bool = True, d
     loaded = [reporting.Run.load(folder) for folder in folders]
     names = told_apart([run.name for run in loaded])
     runs = [replace(run, name=name) for run, name in zip(loaded, names, strict=True)]
-    if out not in folders:  # a run has its own already
+    if out not in folders or not (out / "curves.png").exists():  # a run has its own already
         curves.plot(runs, out / "curves.png")
     sections = [*falls.section(runs), curves.section(out / "curves.png")]
     if time_accuracy.can_plot(runs):

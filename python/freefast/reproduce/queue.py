@@ -40,11 +40,6 @@ class Queue:
         """Names of the runs that are not finished."""
         return [name for name, now in self.states.items() if now != "finished"]
 
-    @property
-    def done(self) -> list[str]:
-        """Names of the runs that are."""
-        return [name for name, now in self.states.items() if now == "finished"]
-
     def work(self, progress: Progress | None = None) -> None:
         """Run all that is left, until the budget is spent; a run that fails does not keep the others from theirs."""
         with _view(progress, self.states) as show:

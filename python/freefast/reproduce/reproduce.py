@@ -144,8 +144,9 @@ def _held(config: ReproduceConfig, queue: Queue, recipes: Sequence[str], note: s
     for name in [name for name, state in held.states.items() if state == "finished"]:
         folder = config.run_of(name).out
         try:
-            held.ours[name], held.folders[name] = _load(folder), folder
+            ours = _load(folder)
             _say(note, folder)
+            held.ours[name], held.folders[name] = ours, folder
         except UserError as error:
             held.states[name], held.failures[name] = "failed", f"{error}; delete {folder} to begin it anew"
     return held

@@ -55,7 +55,7 @@ class RunFolder:
 
     def require_empty(self) -> None:
         """Raises: UserError where the folder holds files of a run, but for one that ended before its first epoch."""
-        held = {name for name in FILES if (self.path / name).exists()}
+        held = self._held()
         if held and not self._has_nothing_to_lose(held):
             raise UserError(f"{self.path} holds results: give --resume, --overwrite or another --out")
 
@@ -64,7 +64,7 @@ class RunFolder:
 
         Raises: UserError where the folder holds a run of others, or a broken one.
         """
-        held = {name for name in FILES if (self.path / name).exists()}
+        held = self._held()
         if "config.json" not in held or self._has_nothing_to_lose(held):
             return "new"
         self.require_settings(config)
@@ -171,6 +171,10 @@ class RunFolder:
         if not path.exists():
             raise UserError(f"{self.path} holds no model.safetensors")
         return read_safetensors(path)
+
+    def _held(self) -> set[str]:
+        """Names of the files of a run that are there."""
+        return {name for name in FILES if (self.path / name).exists()}
 
     def _has_nothing_to_lose(self, held: set[str]) -> bool:
         """Whether a run was ended here before its first checkpoint."""
