@@ -29,4 +29,5 @@ def benchmark_sign_step(compare: Comparison) -> None:
         "eager": lambda: formula(delta, grad, x),
         "copies of the same bytes": lambda: (delta.copy_(x), delta.copy_(grad)),
     }
-    compare(contenders, {"torch.compile": 2.5, "eager": 20.0}, rounds=200, calls=5)
+    # 1.4 times as long as the copies: no step can be much faster than the memory that it moves
+    compare(contenders, {"torch.compile": 2.2, "copies of the same bytes": 1 / 1.4}, rounds=200, calls=5)

@@ -72,7 +72,7 @@ class Trained:
         config = RunFolder(folder).read_config()
         place = setup.pick_device(device or config.device)
         data = setup.make_data(config)
-        precision = setup.make_precision(config)
+        precision = setup.evaluation_precision(config)
         model = load_model(RunFolder(folder), config, data, precision).to(place)
         precision.require(model, place, torch.zeros(2, data.channels, *data.image_size, device=place))
         with setup.runtime("auto", config.threads, config.seed, place):

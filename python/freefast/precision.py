@@ -77,6 +77,10 @@ class Precision:
                     tensor.data = tensor.data.to(dtype)
         return model
 
+    def copy_of(self, model: nn.Module) -> nn.Module:
+        """A copy of the model, prepared."""
+        return self.prepare(copy.deepcopy(model))
+
     def logits(self, model: nn.Module, x: Tensor) -> Tensor:
         """The model's answer.
 
@@ -124,7 +128,7 @@ class Precision:
         """
         if self.name == "fp32":
             return
-        twin = self.prepare(copy.deepcopy(model)).to(device).train()
+        twin = self.copy_of(model).to(device).train()
         try:
             logits = self.logits(twin, example)
             loss = F.cross_entropy(logits, torch.zeros(len(example), dtype=torch.int64, device=device))

@@ -102,6 +102,10 @@ class Settings:
     loss_scale: AutoStr = AUTO
     """none, dynamic or a number (auto: dynamic for fp16, none for the others and for report)."""
 
+    evaluate_in: AutoStr = AUTO
+    """How the model computes in evaluations, one of precision's names but report; the guard's are as in training (auto:
+    as in training)."""
+
     augment: AutoBool = AUTO
     """Random crop with a padding of 4 pixels, and horizontal flip (auto: on for cifar10 and imagefolder)."""
 
@@ -233,6 +237,8 @@ class Settings:
             raise UserError(f"master_weights: is of half-bf16 and half-fp16, got it for {self.precision}")
         self._default("loss_scale", "dynamic" if self.precision.endswith("fp16") and not as_reported else "none")
         object.__setattr__(self, "loss_scale", Precision(loss_scale=self.loss_scale).loss_scale)
+        self._default("evaluate_in", self.precision)
+        self._one_of("evaluate_in", PRECISIONS)
 
     def _check_schedule(self) -> None:
         self._one_of("schedule", SCHEDULES)

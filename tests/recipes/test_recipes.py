@@ -36,6 +36,7 @@ def test_wongs_settings() -> None:
     """The defaults of train_fgsm.py and train_free.py."""
     shared = {"batch_size": 128, "schedule": "cyclic", "momentum": 0.9, "weight_decay": 5e-4}
     shared |= {"precision": "half-fp16", "master_weights": False, "loss_scale": "none", "epsilon": 8 / 255}
+    shared |= {"evaluate_in": "fp32"}
     own = {
         "fast-15": {"method": "fast", "epochs": 15, "lr_max": 0.2, "alpha": 10 / 255, "delta_init": "random"},
         "free-8": {"method": "free", "epochs": 11, "lr_max": 0.04, "replays": 8},
@@ -71,6 +72,7 @@ def test_a_recipe_of_the_report_is_the_run_that_its_name_says(name: str) -> None
     assert (config.lr_max, config.schedule, config.peak) == (0.04 if method == "free" else 0.2, "cyclic", 0.5)
     assert (config.momentum, config.weight_decay, config.restarts) == (0.9, 5e-4, 1)
     assert (config.precision, config.master_weights, config.loss_scale) == ("half-fp16", False, "none")
+    assert config.evaluate_in == "fp32"
     assert (config.augment, config.width, config.delta_init) == (True, None, "random" if method == "fast" else None)
     assert (config.guard_samples, config.select) == (0, None)
 

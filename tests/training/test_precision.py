@@ -16,6 +16,7 @@ from freefast.attacks.gradient import input_gradient
 from freefast.attacks.health import GradientHealth, GradientWarning, Health
 from freefast.attacks.losses import cross_entropy
 from freefast.attacks.problem import Problem
+from freefast.evaluation import Evaluation
 from freefast.precision import PRECISIONS
 from freefast.training.captured import CapturedStep
 from freefast.training.schedules import Scheduler
@@ -275,6 +276,24 @@ def test_every_method_trains(method: str, name: str, tmp_path: Path, device: str
     if method != "standard":
         assert entry["zero_gradients"] < 0.5
         assert entry["nonfinite_gradients"] == 0
+
+
+def test_evaluations_compute_in_a_precision_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-precision weights, evaluated in float32 during and after training; what is kept and returned stays half."""
+    seen = []
+
+    def watched(model: nn.Module, *args: object, precision: Precision, **options: object) -> Evaluation:
+        seen.append(({parameter.dtype for parameter in model.parameters()}, precision.name))
+        return evaluate(model, *args, precision=precision, **options)
+
+    monkeypatch.setattr("freefast.training.loop.evaluate", watched)
+    config = small_run(tmp_path, precision="half-bf16", evaluate_in="fp32", eval_every=1, curve_steps=(1,))
+    result = train(config)
+    assert seen == [({torch.float32}, "fp32")] * 2
+    assert (result.row["precision"], result.row["evaluated_in"]) == ("half-bf16", "fp32")
+    assert torch.bfloat16 in {parameter.dtype for parameter in result.model.parameters()}
+    with pytest.raises(UserError, match=r"evaluate_in: wanted one of fp32, .*, got 'report'"):
+        TrainConfig(method="fast", evaluate_in="report")
 
 
 @pytest.mark.parametrize("change", [{"name": "half"}, {"name": "fp16"}, {"loss_scale": "banana"}, {"loss_scale": "0"}])

@@ -106,7 +106,7 @@ class Evaluate:
     """Where to evaluate; auto takes a GPU where there is one."""
 
     precision: PrecisionName | None = None
-    """How the model computes (default: as it was trained, else as its weights are)."""
+    """How the model computes (default: as in the evaluation of its run, else as its weights are)."""
 
     def run(self) -> None:
         """Evaluate and print the table."""

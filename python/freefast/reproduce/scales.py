@@ -67,4 +67,5 @@ def _instead(run: TrainConfig) -> str:
 
 def _precision(run: TrainConfig) -> str:
     as_the_report = run.master_weights is False and run.loss_scale == "none"
-    return f"{run.precision} without master weights, as the report's" if as_the_report else run.precision
+    trained = f"{run.precision} without master weights, as the report's" if as_the_report else run.precision
+    return trained if run.evaluate_in == run.precision else f"{trained}, evaluated in {run.evaluate_in}"

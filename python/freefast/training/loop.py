@@ -18,7 +18,7 @@ from freefast.attacks.health import GradientWarning
 from freefast.config import TrainConfig
 from freefast.data import ImageData, Split
 from freefast.errors import StoppedError, UserError
-from freefast.evaluation import evaluate
+from freefast.evaluation import Evaluation, evaluate
 from freefast.progress import Advance, track
 from freefast.training import guard, results, runs, selection, setup
 from freefast.training.captured import CapturedStep
@@ -91,13 +91,9 @@ def train(
         _go_on_unless(stop)
         model = _selected_model(run, folder)
         selection.warn(config)
-        scores = evaluate(
-            model, data, run.state.threat,
-            steps=config.eval_steps, restarts=config.restarts, seed=config.seed,
-            precision=run.state.precision, partial=folder.path / ".evaluation", progress=progress,
-        )  # fmt: skip
+        scores = _evaluate(run, model, config.eval_steps, progress, folder.path / ".evaluation")
         environment = reporting.environment.describe(device)
-        row = results.finish(config, folder, scores, data.classes, environment, run.state.precision)
+        row = results.finish(config, folder, scores, data.classes, environment, setup.evaluation_precision(config))
     return TrainResult(folder=folder.path, model=model.eval(), row=row, metrics=folder.read_metrics())
 
 
@@ -172,12 +168,19 @@ def _evaluated(run: Run, epoch: int, progress: Progress | None) -> dict[str, flo
     is_last = epoch == config.epochs
     if config.eval_every == 0 or (config.select != "report" if is_last else epoch % config.eval_every):
         return {}
-    scores = evaluate(
-        state.final_model(), run.data, state.threat,
-        steps=config.curve_steps, restarts=config.restarts, seed=config.seed,
-        precision=state.precision, progress=progress,
+    return _evaluate(run, state.final_model(), config.curve_steps, progress).as_row()
+
+
+def _evaluate(
+    run: Run, model: nn.Module, steps: tuple[int, ...], progress: Progress | None, partial: Path | None = None
+) -> Evaluation:
+    """PGD on the test set; the model is left as it is."""
+    config, precision = run.config, setup.evaluation_precision(run.config)
+    return evaluate(
+        precision.copy_of(model), run.data, run.state.threat,
+        steps=steps, restarts=config.restarts, seed=config.seed, precision=precision, partial=partial,
+        progress=progress,
     )  # fmt: skip
-    return scores.as_row()
 
 
 def _keep(folder: RunFolder, run: Run, epoch: int) -> None:

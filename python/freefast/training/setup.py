@@ -15,7 +15,7 @@ from freefast.data import ImageData, Loader, load
 from freefast.data.device import DeviceBatches, fits
 from freefast.data.staged import StagedBatches
 from freefast.errors import UserError
-from freefast.precision import Precision
+from freefast.precision import Precision, PrecisionName
 from freefast.threat import ThreatModel
 from freefast.training import schedules
 from freefast.training.captured import Batches, Step
@@ -88,6 +88,11 @@ def make_precision(config: TrainConfig) -> Precision:
     return Precision(name=config.precision, master_weights=masters, loss_scale=config.loss_scale)
 
 
+def evaluation_precision(config: TrainConfig) -> Precision:
+    """How the run's model computes in evaluations."""
+    return Precision(name=cast(PrecisionName, config.evaluate_in))
+
+
 def make_threat(config: TrainConfig, data: ImageData) -> ThreatModel:
     """The ball and the data set's normalisation."""
     return ThreatModel(epsilon=config.epsilon, mean=data.mean, std=data.std)
@@ -100,7 +105,8 @@ def make_state(config: TrainConfig, data: ImageData, updates: int, device: torch
     """
     precision = make_precision(config)
     model = make_model(config, data)
-    precision.require(model, device, torch.zeros(2, data.channels, *data.image_size, device=device))
+    for policy in (precision, evaluation_precision(config)):
+        policy.require(model, device, torch.zeros(2, data.channels, *data.image_size, device=device))
     model = precision.prepare(model).to(device).train()
     optimizer = ak.MasterSGD(
         model.parameters(), config.lr_max,
