@@ -93,8 +93,9 @@ class Settings:
     """Epochs on the shrunk images."""
 
     precision: Literal[PrecisionName, "report"] = "fp32"
-    """fp32; amp-...: autocast around fp32 weights (O1); half-...: half-precision weights, BatchNorm in fp32 (O2);
-    report: half-fp16 without master weights or loss scale, as the report ran it."""
+    """fp32, cuDNN's convolutions in TF32 where torch.backends lets them, as by default; amp-...: autocast around fp32
+    weights (O1); half-...: half-precision weights, BatchNorm in fp32 (O2); report: half-fp16 without master weights or
+    loss scale, as the report ran it."""
 
     master_weights: AutoBool = AUTO
     """Of half-...: update fp32 copies of the weights, then round (auto: on, off for report)."""

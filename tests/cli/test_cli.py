@@ -247,6 +247,12 @@ def test_precision_is_trained_evaluated_and_recorded(folder: Path, capsys: pytes
     assert "half-bf16, no masters, evaluated in fp32" in " ".join(capsys.readouterr().out.split())
     assert main(["evaluate", "run"]) == 0
     assert results.read(folder / "run").rows[0] == first
+    own = ["--precision", "half-bf16", "--evaluate-in", "fp32", "--overwrite", "--out", "run"]
+    assert main(["train", "fast", *SMALL, *own]) == 0
+    second = results.read(folder / "run").rows[0]
+    assert (second["precision"], second["evaluated_in"]) == ("half-bf16", "fp32")
+    assert main(["evaluate", "run"]) == 0
+    assert results.read(folder / "run").rows[0] == second
     assert main(["train", "fast", "--precision", "fp8"]) == 2
     assert "precision" in capsys.readouterr().err
 

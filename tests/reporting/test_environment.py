@@ -68,6 +68,13 @@ def test_device_is_named(device):
     assert name == ("cpu" if torch.device(device).type == "cpu" else torch.cuda.get_device_name(device))
 
 
+def test_tf32_is_of_convolutions_on_a_gpu(device):
+    can = torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    for allowed in (True, False):
+        with torch.backends.cudnn.flags(allow_tf32=allowed):
+            assert environment.describe(device)["tf32"] == (can and allowed)
+
+
 @pytest.mark.parametrize(
     ("argv", "wanted"),
     [

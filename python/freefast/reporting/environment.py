@@ -19,10 +19,12 @@ def describe(device: torch.device | str | None = None) -> dict[str, Any]:
 
     device: the device measured on; None is the first GPU where there is one, else the CPU.
     """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": _command_line(),
-        "device": _device_name(device),
+        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+        "tf32": _convolves_in_tf32(place),
         "cpu": _cpu_model(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
@@ -35,9 +37,11 @@ def describe(device: torch.device | str | None = None) -> dict[str, Any]:
     }
 
 
-def _device_name(device: torch.device | str | None) -> str:
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _convolves_in_tf32(device: torch.device) -> bool:
+    """Whether cuDNN rounds the inputs of float32 convolutions to TF32, as PyTorch lets it unless told otherwise."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    return str(torch.backends.cudnn.conv.fp32_precision) == "tf32"  # type: ignore[attr-defined]
 
 
 def _cpu_model() -> str:
