@@ -345,14 +345,16 @@ SGD_DTYPES = [
     (BF16, BF16, None, BF16),
     (F16, F16, None, F16),
 ]
-SGD_SHAPES: list[tuple[tuple[int, ...], str]] = [
-    ((8, 4, 3, 3), "contiguous"),
-    ((8, 4, 3, 3), "channels_last"),
-    ((5,), "misaligned"),
-    ((PROGRAM + 8,), "contiguous"),
-    ((6, 5), "transposed"),
-    ((), "contiguous"),
-    ((0, 3), "contiguous"),
+SGD_SHAPES: list[tuple[tuple[int, ...], str, str]] = [  # the layout of all but the gradient, the gradient's
+    ((8, 4, 3, 3), "contiguous", "contiguous"),
+    ((8, 4, 3, 3), "channels_last", "contiguous"),
+    ((8, 4, 3, 3), "contiguous", "channels_last"),
+    ((5,), "misaligned", "contiguous"),
+    ((PROGRAM + 8,), "contiguous", "misaligned"),
+    ((6, 5), "transposed", "contiguous"),
+    ((6, 5), "transposed", "transposed"),
+    ((), "contiguous", "contiguous"),
+    ((0, 3), "contiguous", "contiguous"),
 ]
 SGD_SETTINGS = [  # momentum, dampening, weight_decay, nesterov, maximize
     (0.0, 0.0, 0.0, False, False),
@@ -363,17 +365,17 @@ SGD_SETTINGS = [  # momentum, dampening, weight_decay, nesterov, maximize
 
 
 def sgd_lists(dtypes: tuple[Any, ...], device: str, special: bool) -> tuple[list[list[Tensor]], list[Tensor]]:
-    """The four lists of tensors, and the buffers that they lie in; gradients are contiguous."""
+    """The four lists of tensors, and the buffers that they lie in."""
     lists: list[list[Tensor]] = [[], [], [], []]
     buffers = []
-    for number, (shape, layout) in enumerate(SGD_SHAPES):
+    for number, (shape, layout, gradient_layout) in enumerate(SGD_SHAPES):
         weight = values(shape, number, 0.1, special)
         filled = (weight, values(shape, 50 + number, 1.0, special), weight, values(shape, 70 + number, 0.01))
         for which, (dtype, argument) in enumerate(zip(dtypes, filled, strict=True)):
             if dtype is None:
                 lists[which].append(torch.empty(0, device=device))
                 continue
-            buffer, view = place(argument, "contiguous" if which == 1 else layout, dtype, device)
+            buffer, view = place(argument, gradient_layout if which == 1 else layout, dtype, device)
             lists[which].append(view)
             buffers.append(buffer)
     return lists, buffers

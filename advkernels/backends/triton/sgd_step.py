@@ -154,6 +154,8 @@ class _Launch:
     chunks: int = 0
     copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     "what was given, and the contiguous copy that the kernel writes"
+    read: list[Tensor] = field(default_factory=list)
+    "contiguous copies of gradients, whose memory is the kernel's until it has been launched"
 
     def run(self, scalars: Sequence[Any]) -> None:
         """Launch; scalars: rate, inv_scale, found_inf and the settings."""
@@ -223,6 +225,7 @@ def sgd_step_(
         group.chunks += -(-numel // CHUNK)
         if walked is not present:
             group.copies += [(present[i], walked[i]) for i in range(len(present)) if i != 1]
+            group.read.append(walked[1])
     if launches:
         device = params[0].device
         rate = lr if lr.device == device else torch.full((), lr.item(), dtype=torch.float32, device=device)
