@@ -204,13 +204,13 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 def _runs(tensor: Tensor) -> tuple[Tensor, int]:
     """The memory of a tensor with elements: the starts of its runs, as addresses in order, and their bytes."""
     length = tensor.element_size()
-    starts = torch.tensor([tensor.data_ptr()])
+    starts = torch.tensor([tensor.data_ptr()], device="cpu")
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         step = stride * tensor.element_size()
         if step == length and len(starts) == 1:
             length *= size
         elif size != 1:
-            starts = (starts + step * torch.arange(size).unsqueeze(1)).flatten()
+            starts = (starts + step * torch.arange(size, device="cpu").unsqueeze(1)).flatten()
     return starts.sort().values, length
 
 

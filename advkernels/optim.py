@@ -1,7 +1,8 @@
 """SGD on float32 master weights of half-precision parameters, a list of tensors in one operation."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -15,12 +16,14 @@ from advkernels.dispatch import choose, pick
 class MasterSGD(torch.optim.Optimizer):
     """A drop-in for torch.optim.SGD that keeps a float32 master copy of bfloat16 and float16 parameters.
 
+    It takes torch.optim.SGD's arguments but foreach, fused and differentiable.
+
     g = grad (negated for maximize) + weight_decay w; buf = g on a parameter's first update with momentum, else
     momentum buf + (1 - dampening) g; step = g + momentum buf for nesterov, else buf; w = w - lr step, in float32 on the
     master, which is then rounded once into the parameter. float32 parameters are their own masters.
 
     params: parameters or parameter groups with settings of their own, dense, float32, bfloat16 or float16
-    lr: float or 0-dim floating-point tensor on any device, step size
+    lr: float or floating-point tensor of one number on any device, step size
     momentum, dampening, weight_decay, nesterov, maximize: as in torch.optim.SGD
     master_weights: False updates the half-precision parameters directly, momentum in their dtype, as apex's O2 did
         by default in the report's code
@@ -29,10 +32,12 @@ class MasterSGD(torch.optim.Optimizer):
     one number, around this one: grad is then multiplied by 1 / grad_scale as it is read and stays in .grad as it is;
     where found_inf is not 0 nothing changes, and a first update is still to come. No host waits for these numbers.
 
-    A master, once made, is the weight: what else is written into its half-precision parameter is lost at the next
-    update, but for what `load_state_dict` brings with its master.
+    A master is the weight for as long as its parameter is what was rounded from it. Where something else was written
+    since (the model's `load_state_dict`, an optimizer whose state this one loads), the next update goes on from that:
+    PyTorch's version counters tell, which `param.data` does not move and no CUDA graph or compiled step reads.
 
     Raises: ValueError or TypeError where a setting, parameter or gradient is not of these; nothing is updated then.
+        RuntimeError where a CUDA graph captures a parameter's first update: every replay would begin its state anew.
     Source: Micikevicius et al. 2018, "Mixed precision training", section 3.1; torch.optim.SGD's rule.
     """
 
@@ -41,7 +46,7 @@ class MasterSGD(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float | Tensor,
+        lr: float | Tensor = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
@@ -59,6 +64,7 @@ class MasterSGD(torch.optim.Optimizer):
             "master_weights": master_weights,
         }
         _check_settings(defaults)
+        self._written: dict[Tensor, int | None] = {}  # versions of parameters behind their last updates
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -80,22 +86,25 @@ class MasterSGD(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim.Optimizer's, torch.optim.SGD's too; masters and momenta keep their own dtype."""
-        masters = [group["master_weights"] for group in self.param_groups]
-        loaded: dict[str, Any] = {}  # behind the hooks of others, which may have changed it
-        hook = self.register_load_state_dict_pre_hook(lambda _, given: loaded.update(given))
+        hook = self.register_load_state_dict_pre_hook(lambda _, given: _sealed(given))  # behind the hooks of others
         try:
             super().load_state_dict(state_dict)
         finally:
             hook.remove()
-        for group, master_weights in zip(self.param_groups, masters, strict=True):
-            group.setdefault("master_weights", master_weights)
-        saved = [index for group in loaded["param_groups"] for index in group["params"]]
-        params = [(group, param) for group in self.param_groups for param in group["params"]]
-        for index, (group, param) in zip(saved, params, strict=True):
-            dtypes = {"master": torch.float32, "momentum_buffer": _momentum_dtype(param, group)}
-            for name, value in loaded["state"].get(index, {}).items():
-                if isinstance(value, Tensor):
-                    self.state[param][name] = value.detach().to(param.device, dtypes.get(name, value.dtype), copy=True)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was loaded, unpickled or copied; settings that it lacks are this optimizer's own."""
+        own = [dict(group) for group in getattr(self, "param_groups", [])]
+        super().__setstate__(state)
+        self._written = {}
+        for i, group in enumerate(self.param_groups):
+            for name, value in {**self.defaults, **(own[i] if own else {})}.items():
+                group.setdefault(name, value)
+            for param in group["params"]:
+                values = self.state.get(param, {})
+                for name, value in values.items():
+                    if isinstance(value, _Sealed):
+                        values[name] = value.open(name, param, group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -151,13 +160,20 @@ class MasterSGD(torch.optim.Optimizer):
             group["maximize"],
         )
         torch.autograd.graph.increment_version(params)
+        if not torch.compiler.is_compiling():
+            self._written.update((param, _version(param)) for param in params)
 
     def _state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         """The parameter's state; what is not there yet (or was loaded from torch.optim.SGD) is made."""
         state = self.state[param]
+        if "step" not in state and param.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("MasterSGD: state: wanted an update before a CUDA graph captures one, got none")
         keep = group["master_weights"] and param.dtype != torch.float32
         if "master" not in state or keep != (state["master"].numel() > 0 and param.numel() > 0):
             state["master"] = param.detach().float() if keep else param.new_empty(0, dtype=torch.float32)
+        elif keep and not torch.compiler.is_compiling() and self._written.get(param) != _version(param):
+            master = state["master"]
+            master.copy_(torch.where(master.to(param.dtype) == param, master, param.float()))
         buffer, momentum = state.get("momentum_buffer"), group["momentum"]
         updates = None if "step" in state else int(buffer is not None)
         if buffer is None or (momentum and buffer.numel() != param.numel()):
@@ -172,9 +188,9 @@ class MasterSGD(torch.optim.Optimizer):
 
 def _check_settings(settings: dict[str, Any]) -> None:
     lr, momentum, dampening = settings["lr"], settings["momentum"], settings["dampening"]
-    if isinstance(lr, Tensor) and (lr.dim() != 0 or not lr.is_floating_point()):
+    if isinstance(lr, Tensor) and (lr.numel() != 1 or not lr.is_floating_point()):
         got = f"{lr.dtype} of shape {tuple(lr.shape)}"
-        raise ValueError(checks.wrong("MasterSGD", "lr", "a float or a 0-dim floating-point tensor", got))
+        raise ValueError(checks.wrong("MasterSGD", "lr", "a float or a floating-point tensor of one number", got))
     for name in ("momentum", "weight_decay") if isinstance(lr, Tensor) else ("lr", "momentum", "weight_decay"):
         value: Any = settings[name]
         if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
@@ -206,11 +222,37 @@ def _scalar(name: str, value: Tensor | None, dtype: torch.dtype, device: torch.d
 def _learning_rate(lr: float | Tensor, device: torch.device) -> Tensor:
     """A float32 on the device, or on the CPU where a launch takes it by value."""
     if not isinstance(lr, Tensor):
-        return torch.tensor(lr, dtype=torch.float32)
-    return lr.to(lr.device if lr.is_cpu else device, torch.float32)
+        return torch.tensor(lr, dtype=torch.float32, device="cpu")
+    return lr.reshape(()).to(lr.device if lr.is_cpu else device, torch.float32)
 
 
-def _momentum_dtype(param: Tensor, group: dict[str, Any]) -> torch.dtype:
+def _version(param: Tensor) -> int | None:
+    """How often something was written into it; None of an inference tensor, where nothing counts."""
+    return None if param.is_inference() else param._version
+
+
+@dataclass(frozen=True)
+class _Sealed:
+    """A tensor of a state on its way through torch.optim.Optimizer.load_state_dict, which would give it the parameter's
+    dtype."""
+
+    tensor: Tensor
+
+    def open(self, name: str, param: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """A copy on the parameter's device; name: in the parameter's state."""
+        dtypes = {"master": torch.float32, "momentum_buffer": _momentum_dtype(param, group)}
+        return self.tensor.detach().to(param.device, dtypes.get(name, self.tensor.dtype), copy=True)
+
+
+def _sealed(state_dict: dict[str, Any]) -> dict[str, Any]:
+    state = {
+        index: {name: _Sealed(value) if isinstance(value, Tensor) else value for name, value in values.items()}
+        for index, values in state_dict["state"].items()
+    }
+    return {**state_dict, "state": state}
+
+
+def _momentum_dtype(param: Tensor, group: Mapping[str, Any]) -> torch.dtype:
     return torch.float32 if group["master_weights"] else param.dtype
 
 

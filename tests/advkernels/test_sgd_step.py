@@ -174,7 +174,7 @@ def test_refusals(device: str, backend: str) -> None:
     for name, value in (("lr", -1), ("lr", math.inf), ("momentum", math.inf), ("dampening", math.nan)):
         with pytest.raises(ValueError, match=f"MasterSGD: {name}: wanted a finite number.*{value}"):
             ak.MasterSGD([param], **{"lr": 1, name: value})
-    with pytest.raises(ValueError, match="MasterSGD: lr: wanted a float or a 0-dim"):
+    with pytest.raises(ValueError, match="MasterSGD: lr: wanted a float or a floating-point tensor of one"):
         ak.MasterSGD([param], lr=torch.ones(2))
     with pytest.raises(ValueError, match="MasterSGD: nesterov: wanted momentum > 0"):
         ak.MasterSGD([param], lr=1, nesterov=True)
