@@ -8,6 +8,10 @@ OLDEST_TORCH := 2.11.0
 COMPAT := build/compat
 SOURCES := setup.py pyproject.toml advkernels/env.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
 
+# Here nothing that can be built is left out in silence.
+export ADVKERNELS_BUILD_NATIVE ?= 1
+export ADVKERNELS_BUILD_CUDA ?= $(if $(shell command -v nvcc),1,0)
+
 .PHONY: demo test compat lint bench gpu cuda format clean
 
 demo: .venv/installed

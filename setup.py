@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import Extension, setup
+from setuptools.errors import CompileError, LinkError
 from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths, library_paths
 
 ROOT = Path(__file__).parent
@@ -25,10 +26,14 @@ NVCC_FLAGS = [
     f"-Xcompiler=-fPIC,-fvisibility=hidden,{FLAGS[-1]}",
     "-diag-suppress=20013,20015",
 ]
-CUDA_ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 COMPILER = (os.environ.get("CXX") or "c++").split()
 HOST_COMPILER = [word for word in COMPILER if not word.startswith("-")][-1]  # without a launcher as in "ccache g++"
-CUDA_OPERATORS = "advkernels._operators_cuda"
+OPERATORS, CUDA_OPERATORS = "advkernels._operators_cpu", "advkernels._operators_cuda"
+NOTES = {
+    OPERATORS: "not_built.txt",
+    CUDA_OPERATORS: "not_built_cuda.txt",
+}  # why they are missing, for the error messages
 
 
 def find_nvcc() -> str | None:
@@ -46,10 +51,17 @@ def reason_not_to_build(switch: str, tool: str, found: bool) -> str | None:
     return None if found else f"no {tool} was found at install time"
 
 
+def default_architectures() -> str:
+    """Those of ours that this nvcc knows, the newest as portable code too."""
+    answer = subprocess.run([find_nvcc(), "--list-gpu-arch"], capture_output=True, text=True, check=True)
+    known = answer.stdout.split()
+    return ";".join(one for one in CUDA_ARCHITECTURES if f"compute_{one.replace('.', '')}" in known) + "+PTX"
+
+
 def cuda_architectures() -> list[str]:
     """nvcc's options for TORCH_CUDA_ARCH_LIST: machine code for each entry, for one with +PTX portable code too."""
     options = []
-    for entry in (os.environ.get("TORCH_CUDA_ARCH_LIST") or CUDA_ARCHITECTURES).replace(";", " ").split():
+    for entry in (os.environ.get("TORCH_CUDA_ARCH_LIST") or default_architectures()).replace(";", " ").split():
         number = entry.removesuffix("+PTX").replace(".", "")
         codes = f"sm_{number},compute_{number}" if entry.endswith("+PTX") else f"sm_{number}"
         options.append(f"-gencode=arch=compute_{number},code=[{codes}]")
@@ -57,11 +69,21 @@ def cuda_architectures() -> list[str]:
 
 
 class Build(BuildExtension):
-    """Also builds the CUDA operators: one call of nvcc, which needs neither a GPU nor torch's idea of CUDA_HOME."""
+    """Also builds the CUDA operators, and does without what cannot be built where it is optional."""
 
     def build_extension(self, ext: Extension) -> None:
-        if ext.name != CUDA_OPERATORS:
-            return super().build_extension(ext)
+        try:
+            self.build_cuda(ext) if ext.name == CUDA_OPERATORS else super().build_extension(ext)
+        except (CompileError, LinkError, RuntimeError, subprocess.CalledProcessError) as error:
+            if not ext.optional:
+                raise
+            print(f"{ext.name} is left out: {error}")
+            if ext.name in NOTES:
+                package = Path(self.get_ext_fullpath(ext.name)).parent
+                note(package, NOTES[ext.name], "the compiler failed at install time: `pip install -v .` says how")
+
+    def build_cuda(self, ext: Extension) -> None:
+        """One call of nvcc, which needs neither a GPU nor torch's idea of CUDA_HOME."""
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         sources = sorted(map(str, (ROOT / "csrc" / "cuda").glob("*.cu")))
@@ -88,7 +110,7 @@ def cuda_facts() -> str:
 
 def extensions(cuda: bool) -> list[Extension]:
     operators = CppExtension(
-        "advkernels._operators_cpu",
+        OPERATORS,
         sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc" / "cpu").glob("*.cpp")),
         extra_compile_args=[*FLAGS, STABLE_ABI_MACRO],
         py_limited_api=True,
@@ -106,16 +128,14 @@ def extensions(cuda: bool) -> list[Extension]:
         ],
     )
     sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("**/*.[chu]*"))
-    return [
-        operators,
-        bindings,
-        *([Extension(CUDA_OPERATORS, [], depends=sources, py_limited_api=True)] if cuda else []),
-    ]
+    cuda_operators = Extension(CUDA_OPERATORS, [], depends=sources, py_limited_api=True)
+    operators.optional = bindings.optional = ENV["build_native"]() == "auto"
+    cuda_operators.optional = ENV["build_cuda"]() == "auto"
+    return [operators, bindings, *([cuda_operators] if cuda else [])]
 
 
-def note(name: str, reason: str | None) -> None:
-    """Leave the reason in the package, for the error messages."""
-    file = ROOT / "advkernels" / name
+def note(package: Path, name: str, reason: str | None) -> None:
+    file = package / name
     file.unlink(missing_ok=True)
     if reason is not None:
         file.write_text(reason + "\n")
@@ -126,8 +146,8 @@ reason = reason_not_to_build("NATIVE", f"C++ compiler {' '.join(COMPILER)!r}", h
 cuda_reason = reason_not_to_build("CUDA", "nvcc", find_nvcc() is not None)
 if reason and ENV["build_cuda"]() == "1":
     raise SystemExit(f"ADVKERNELS_BUILD_CUDA=1 needs the C++ operators too, but they are left out: {reason}")
-note("not_built.txt", reason)
-note("not_built_cuda.txt", reason or cuda_reason)
+note(ROOT / "advkernels", NOTES[OPERATORS], reason)
+note(ROOT / "advkernels", NOTES[CUDA_OPERATORS], reason or cuda_reason)
 
 setup(
     ext_modules=[] if reason else extensions(cuda=cuda_reason is None),

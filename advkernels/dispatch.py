@@ -49,17 +49,18 @@ def _set(name: str) -> str:
     return previous
 
 
-def why_missing(name: str, device_type: str) -> str | None:
+def why_missing(name: str, device: torch.device | str) -> str | None:
     """None where the backend runs on such a device, else the reason why not."""
+    device = torch.device(device)
     if name == "reference":
         return None
     if name == "native":
-        return native.why_missing(device_type)
-    if device_type == "cuda":
+        return native.why_missing(device)
+    if device.type == "cuda":
         if torch.version.hip is not None:
             return "the Triton kernels are written for NVIDIA GPUs"
         return _triton_import_error() if torch.cuda.is_available() else "no CUDA device"
-    if device_type == "cpu" and env.interprets_triton():
+    if device.type == "cpu" and env.interprets_triton():
         return _triton_import_error()
     return "Triton kernels run on CUDA devices"
 
@@ -72,29 +73,30 @@ def _triton_import_error() -> str | None:
     return None
 
 
-def fastest(device_type: str) -> str:
+def fastest(device: torch.device | str) -> str:
     """The backend that "auto" means on such a device; the interpreter is never meant."""
-    if native.why_missing(device_type) is None:
+    device = torch.device(device)
+    if native.why_missing(device) is None:
         return "native"
-    return "triton" if device_type == "cuda" and why_missing("triton", device_type) is None else "reference"
+    return "triton" if device.type == "cuda" and why_missing("triton", device) is None else "reference"
 
 
 def choose(device: torch.device) -> str:
     """The backend that runs on a device: the requested one, or the fastest there is for "auto"."""
     name = _chosen.get(device)
     if name is None:
-        name = _chosen[device] = _choose(device.type)
+        name = _chosen[device] = _choose(device)
     return name
 
 
-def _choose(device_type: str) -> str:
+def _choose(device: torch.device) -> str:
     if _requested == "auto":
-        return fastest(device_type)
-    reason = why_missing(_requested, device_type)
+        return fastest(device)
+    reason = why_missing(_requested, device)
     if reason is not None:
-        available = [name for name in env.BACKENDS[1:] if why_missing(name, device_type) is None]
+        available = [name for name in env.BACKENDS[1:] if why_missing(name, device) is None]
         raise BackendUnavailable(
-            f"backend {_requested!r} on {device_type}: {reason}; available: {', '.join(available)}"
+            f"backend {_requested!r} on {device.type}: {reason}; available: {', '.join(available)}"
         )
     return _requested
 

@@ -14,7 +14,8 @@ class PhiloxState:
 
     Every draw reads (seed, draw) on the device. A random start advances draw there, so that a captured CUDA graph
     draws fresh numbers at every replay; `augment` does not, its draw being the epoch. A number depends on (seed, draw,
-    logical element index or sample) alone.
+    logical element index or sample) alone. Draws from one state must follow each other: two CUDA streams that draw at
+    the same time lose its counter.
 
     seed: int in [0, 2**63)
     device: where the int64 tensor of shape (2,), (seed, draw), lives

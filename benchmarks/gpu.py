@@ -60,12 +60,14 @@ def sanitizer(tool: str) -> Step:
     return Step(tool, command, tests, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTEST_ADDOPTS": ""}, limit=240.0)
 
 
-def architecture() -> dict[str, str]:
-    """What to compile for: this machine's GPU, unless something else is asked for."""
+def build_variables() -> dict[str, str]:
+    """All operators, compiled for this machine's GPU unless something else is asked for."""
+    every = {"ADVKERNELS_BUILD_NATIVE": "1", "ADVKERNELS_BUILD_CUDA": "1"}
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     if "TORCH_CUDA_ARCH_LIST" in os.environ or not shutil.which(query[0]):
-        return {}
-    return {"TORCH_CUDA_ARCH_LIST": subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]}
+        return every
+    found = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    return {**every, "TORCH_CUDA_ARCH_LIST": found}
 
 
 def workers() -> list[str]:
@@ -97,7 +99,7 @@ def stages(images: Path | None) -> list[list[Step]]:
     on_images = ["--images", str(images)] if images else []
     return [
         [Step("device", ["nvidia-smi"])],
-        [Step("install", install, (ROOT / "setup.py", ROOT / "csrc" / "formulas.h"), architecture())],
+        [Step("install", install, (ROOT / "setup.py", ROOT / "csrc" / "formulas.h"), build_variables())],
         [
             Step("tests", tests, (ROOT / "tests" / "conftest.py",)),
             *map(sanitizer, ("memcheck", "racecheck", "initcheck")),

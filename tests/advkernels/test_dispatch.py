@@ -38,6 +38,20 @@ def test_missing_native_raises_and_auto_falls_back(monkeypatch: pytest.MonkeyPat
         step()
 
 
+def test_a_gpu_that_the_library_has_no_code_for_gets_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the library is asked on a machine with GPUs, of which the second is too old for it."""
+    reasons = {0: None, 1: "no kernel image is available"}
+    monkeypatch.setattr(dispatch.native, "_REASONS", {"cuda": None})
+    monkeypatch.setattr(dispatch.native, "_why_not_on", reasons.__getitem__)
+    monkeypatch.setattr(dispatch, "_triton_import_error", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert [dispatch.fastest(f"cuda:{index}") for index in range(2)] == ["native", "triton"]
+    assert dispatch.fastest("cuda") == "triton"
+    with ak.backend("native"), pytest.raises(ak.BackendUnavailable, match="'native' on cuda: no kernel image"):
+        dispatch.choose(torch.device("cuda:1"))
+
+
 def test_context_restores_and_nests() -> None:
     before = dispatch.choose(CPU)
     outer = ak.backend("reference")

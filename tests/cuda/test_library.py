@@ -1,5 +1,6 @@
 """The library of the CUDA operators: found, loaded without touching a device, or missing with a reason."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -24,6 +25,16 @@ def test_loads_without_initialising_cuda() -> None:
 def test_a_torch_without_cuda_never_loads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
     assert native._load("cuda", "not_built_cuda.txt") == f"torch {torch.__version__} is built without CUDA"
+
+
+def test_it_says_why_it_does_not_run_on_a_device() -> None:
+    """CUDA is asked for a kernel's attributes: here, mostly, for want of a device."""
+    if (reason := native.why_missing("cuda")) is not None:
+        pytest.skip(reason)
+    ask = ctypes.CDLL(str(native._library("cuda"))).advkernels_why_not_on
+    ask.restype = ctypes.c_char_p
+    assert (ask(0) is None) == torch.cuda.is_available()
+    assert ask(10_000)
 
 
 @pytest.mark.parametrize(
