@@ -12,6 +12,8 @@ from torch import Tensor
 from advkernels import checks
 from advkernels.dispatch import choose, pick
 
+_SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize", "master_weights")
+
 
 class MasterSGD(torch.optim.Optimizer):
     """A drop-in for torch.optim.SGD that keeps a float32 master copy of bfloat16 and float16 parameters.
@@ -98,8 +100,8 @@ class MasterSGD(torch.optim.Optimizer):
         super().__setstate__(state)
         self._written = {}
         for i, group in enumerate(self.param_groups):
-            for name, value in {**self.defaults, **(own[i] if own else {})}.items():
-                group.setdefault(name, value)
+            for name in _SETTINGS:
+                group.setdefault(name, (own[i] if own else self.defaults)[name])
             for param in group["params"]:
                 values = self.state.get(param, {})
                 for name, value in values.items():

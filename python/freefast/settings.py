@@ -150,8 +150,9 @@ class Settings:
     """Project fast's perturbation on the ball behind the step (auto: on)."""
 
     grad_align: AutoFloat = AUTO
-    """Weight of GradAlign in fast's loss, 1 - cos of the gradients at an image and near it; a step takes about three
-    times as long (auto: 0; Andriushchenko and Flammarion 2020: 0.2 for CIFAR-10 at epsilon 8/255)."""
+    """Weight of GradAlign in fast's loss, 1 - cos of the gradients at an image and near it; a step takes several times
+    as long (auto: 0; Andriushchenko and Flammarion 2020: 0.2 for CIFAR-10 at epsilon 8/255, by code that
+    differentiates one of the two gradients)."""
 
     pgd_steps: AutoInt = AUTO
     """Steps of pgd's attack (auto: 7)."""

@@ -16,7 +16,7 @@ from freefast.data import Split
 from freefast.evaluation import EvaluationWarning
 from freefast.reporting import Run
 from freefast.threat import ThreatModel
-from freefast.training import guard, loop
+from freefast.training import guard, loop, selection
 from freefast.training.captured import Step
 from freefast.training.run_folder import RunFolder
 from freefast.training.state import TrainState
@@ -95,6 +95,8 @@ def history(*scores: float, **changes: str | int) -> list[dict]:
         ([0.4, 0.19, 0.0, 0.0], [2]),
         ([0.4, 0.3, 0.19, 0.35, 0.1], [3, 5]),
         ([0.3, 0.0, 0.5, 0.25], [2, 4]),
+        ([0.5, 0.29, 0.31, 0.29, 0.39, 0.29], [2]),  # around the line, which is no recovery
+        ([0.5, 0.29, 0.4, 0.29], [2, 4]),  # half of the fall is one
     ],
 )
 @pytest.mark.filterwarnings("ignore::freefast.OverfittingWarning")
@@ -103,6 +105,61 @@ def test_a_fall_is_told_once(scores: list[float], falls: list[int]) -> None:
     assert [entry["epoch"] for entry in entries if "collapse" in entry] == falls
     assert guard.summary(entries)["collapsed_epochs"] == falls
     assert guard.best(entries)["epoch"] == scores.index(max(scores)) + 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "trained", "falls"),
+    [
+        ([0.1, 0.11, 0.05], [0.3, 0.5, 0.6], [3]),
+        ([0.1, 0.02, 0.02, 0.02], [0.5, 0.5, 0.3, 0.5], [2]),  # no recovery between
+        ([0.2, 0.0], [0.6, 0.4], []),  # 40 points, not more
+        ([0.21, 0.15], [0.9, 0.9], []),  # it rose once: falls alone count
+    ],
+)
+def test_a_run_that_never_rose_is_told_by_its_accuracy_in_training(
+    scores: list[float], trained: list[float], falls: list[int]
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        entries: list[dict] = []
+        for epoch, (score, accuracy) in enumerate(zip(scores, trained, strict=True), start=1):
+            entries.append({"epoch": epoch, guard.ROBUST: score, "guard_natural": 0.8, "guard_samples": 100})
+            entries[-1] |= {"train_accuracy": accuracy}
+            entries[-1] |= guard.judge(entries, dataclasses.replace(CONFIG, on_collapse="stop"))
+    assert [entry["epoch"] for entry in entries if "collapse" in entry] == falls
+    assert [warning.category for warning in caught] == [OverfittingWarning] * len(falls)
+    for epoch in falls:
+        best, now = max(scores[:epoch]), scores[epoch - 1]
+        assert entries[epoch - 1]["collapse"] == {
+            "best_epoch": scores.index(best) + 1, "best": best, "now": now, "trained": trained[epoch - 1],
+            "then": "stop",
+        }  # fmt: skip
+        said = (
+            f"leaves {now:.1%}, {best:.1%} in the best epoch, the attack of training {trained[epoch - 1]:.1%} of what"
+        )
+        assert said in str(caught[0].message)
+
+
+def test_a_run_attacked_once_is_told_by_its_accuracy_in_training() -> None:
+    config = TrainConfig(method="fast", epochs=2, guard_samples=0)
+    history = [{"epoch": 1, "train_accuracy": 0.3}, {"epoch": 2, "train_accuracy": 0.7}]
+    with pytest.warns(OverfittingWarning, match=r"PGD-10 on the test set leaves 0.0%, .* attack of training 70.0%"):
+        added = guard.judge_end(history, config, {"pgd10": 0.0})
+    assert added["collapse"]["trained"] == 0.7
+    assert guard.judge_end(history, config, {"pgd10": 0.31}) == {}
+
+
+@pytest.mark.parametrize(("last", "warned"), [(0.41, True), (0.4, False)])
+def test_weights_far_worse_without_an_attack_are_told(last: float, warned: bool) -> None:
+    history = [
+        {"epoch": 1, guard.ROBUST: 0.06, "guard_natural": 0.2},
+        {"epoch": 2, guard.ROBUST: 0.04, "guard_natural": last},
+    ]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        selection.warn(CONFIG, history)
+    assert [warning.category for warning in caught] == [EvaluationWarning] * warned
+    assert all("best takes epoch 1, natural accuracy 20.0% and 6.0% under PGD" in str(one.message) for one in caught)
 
 
 def test_the_warning_says_what_fell_and_what_follows() -> None:

@@ -23,7 +23,7 @@ ROBUST = "guard_pgd10"
 """Key of the guard's accuracy in an epoch's metrics."""
 
 _STEPS = 10
-_DROP = 0.2
+_DROP, _GAP = 0.2, 0.4
 _DOUBT = ", unless it recovers"
 _ROLLBACKS, _SHRINK = 3, 0.5
 _SHARE, _MOST, _LEAST = 0.1, 1000, 50
@@ -34,7 +34,8 @@ History = Sequence[Entry]
 
 
 class OverfittingWarning(UserWarning):
-    """Robust accuracy of held-out samples fell during training: catastrophic overfitting.
+    """Robust accuracy fell during training, or never was what training's own attack makes believe: catastrophic
+    overfitting.
 
     Source: Wong et al. 2020, "Fast is better than free", section 5.4.
     """
@@ -129,8 +130,7 @@ def _judge_tests(history: History, config: TrainConfig) -> Mapping[str, Any]:
     follows = "the run has ended, its last weights are kept" if is_last else "training goes on"
     warnings.warn(
         f"{config.method}, epoch {history[-1]['epoch']}: catastrophic overfitting{'' if is_last else _DOUBT}: "
-        f"PGD-{max(config.curve_steps)} on the test set fell from {fall['best']:.1%} in epoch {fall['best_epoch']} to "
-        f"{fall['now']:.1%}: {follows}",
+        f"{_told(fall, f'PGD-{max(config.curve_steps)} on the test set')}: {follows}",
         OverfittingWarning,
         stacklevel=3,
     )
@@ -140,8 +140,9 @@ def _judge_tests(history: History, config: TrainConfig) -> Mapping[str, Any]:
 def _judge_guard(history: History, config: TrainConfig) -> Mapping[str, Any]:
     if not _falls(history, ROBUST):
         return {}
-    top, now = best(history), history[-1]
+    top, now, fall = best(history), history[-1], _fall(history, ROBUST)
     assert top is not None
+    attack = f"PGD-{_STEPS} on {now['guard_samples']} held-out samples"
     done = rollbacks(history)
     then = "stop" if config.on_collapse == "rollback" and done == _ROLLBACKS else config.on_collapse
     next_alpha = f", alpha {show_pixels(alpha(config, done + 1))}" if then == "rollback" else ""
@@ -152,13 +153,21 @@ def _judge_guard(history: History, config: TrainConfig) -> Mapping[str, Any]:
     }[then]
     warnings.warn(
         f"{config.method}, epoch {now['epoch']}: catastrophic overfitting{_DOUBT if then == 'continue' else ''}: "
-        f"PGD-{_STEPS} on {now['guard_samples']} held-out samples fell from {top[ROBUST]:.1%} in epoch {top['epoch']} "
-        f"to {now[ROBUST]:.1%}, natural accuracy went from {top['guard_natural']:.1%} to {now['guard_natural']:.1%}: "
+        f"{_told(fall, attack)}, natural accuracy went from {top['guard_natural']:.1%} to {now['guard_natural']:.1%}: "
         f"{follows}",
         OverfittingWarning,
         stacklevel=3,
     )
-    return {"collapse": {**_fall(history, ROBUST), "then": then}}
+    return {"collapse": {**fall, "then": then}}
+
+
+def _told(fall: Entry, attack: str) -> str:
+    if "trained" in fall:
+        return (
+            f"{attack} leaves {fall['now']:.1%}, {fall['best']:.1%} in the best epoch, the attack of training "
+            f"{fall['trained']:.1%} of what is trained on"
+        )
+    return f"{attack} fell from {fall['best']:.1%} in epoch {fall['best_epoch']} to {fall['now']:.1%}"
 
 
 def rolls_back(entry: Entry) -> bool:
@@ -211,17 +220,31 @@ def summary(history: History) -> Entry:
 
 
 def _fall(history: History, key: str) -> Entry:
+    """Of a run that never rose, accuracy under the attack of training too."""
     top = best(history, key)
     assert top is not None
-    return {"best_epoch": top["epoch"], "best": top[key], "now": history[-1][key]}
+    fall = {"best_epoch": top["epoch"], "best": top[key], "now": history[-1][key]}
+    return fall if top[key] > _DROP else {**fall, "trained": history[-1]["train_accuracy"]}
 
 
 def _falls(history: History, key: str) -> bool:
-    """Whether the newest epoch is the first that is down, since a recovery or a rollback."""
-    return _is_down(history, key) and (rolls_back(history[-2]) or not _is_down(history[:-1], key))
+    """Whether the newest epoch is the first that is down since the start, a recovery or a rollback."""
+    was, down = False, False
+    for i in range(len(history)):
+        was = down and not (i > 0 and rolls_back(history[i - 1]))
+        down = _is_down(history[: i + 1], key, 0.5 if was else 1.0)
+    return down and not was
 
 
-def _is_down(history: History, key: str) -> bool:
-    """Whether the newest accuracy lies by more than the drop under the best; shares of samples, but for rounding."""
-    top = best(history, key)
-    return top is not None and round(top[key] - history[-1].get(key, top[key]), 9) > _DROP
+def _is_down(history: History, key: str, share: float) -> bool:
+    """Whether the newest accuracy lies by more than a share of the drop under the best, or, where none was above the
+    drop, of the gap under accuracy in training; shares of samples, but for rounding.
+
+    share: 1 for a fall, less for a recovery from one
+    """
+    top, now = best(history, key), history[-1]
+    if top is None or now.get(key) is None:
+        return False
+    if top[key] > _DROP:
+        return round(top[key] - now[key], 9) > share * _DROP
+    return round(now.get("train_accuracy", 0.0) - now[key], 9) > share * _GAP

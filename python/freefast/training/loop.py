@@ -90,7 +90,7 @@ def train(
         run = _epochs(run, watch, folder, progress, stop)
         _go_on_unless(stop)
         model = _selected_model(run, folder)
-        selection.warn(config)
+        selection.warn(config, run.history)
         scores = _evaluate(run, model, config.eval_steps, progress, folder.path / ".evaluation")
         environment = reporting.environment.describe(device)
         row = results.finish(config, folder, scores, data.classes, environment, setup.evaluation_precision(config))
