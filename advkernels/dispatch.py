@@ -11,7 +11,7 @@ from advkernels.backends import native
 from advkernels.schemas import DEFAULTS, SCHEMAS
 
 _requested = env.backend()
-_chosen: dict[torch.device, str] = {}  # for the requested backend
+_chosen: dict[tuple[str, torch.device], str] = {}  # by the requested backend
 
 
 class BackendUnavailable(RuntimeError):  # noqa: N818
@@ -83,22 +83,21 @@ def fastest(device: torch.device | str) -> str:
 
 def choose(device: torch.device) -> str:
     """The backend that runs on a device: the requested one, or the fastest there is for "auto"."""
-    name = _chosen.get(device)
+    requested = _requested  # another thread may change it meanwhile
+    name = _chosen.get((requested, device))
     if name is None:
-        name = _chosen[device] = _choose(device)
+        name = _chosen[requested, device] = _choose(requested, device)
     return name
 
 
-def _choose(device: torch.device) -> str:
-    if _requested == "auto":
+def _choose(requested: str, device: torch.device) -> str:
+    if requested == "auto":
         return fastest(device)
-    reason = why_missing(_requested, device)
+    reason = why_missing(requested, device)
     if reason is not None:
         available = [name for name in env.BACKENDS[1:] if why_missing(name, device) is None]
-        raise BackendUnavailable(
-            f"backend {_requested!r} on {device.type}: {reason}; available: {', '.join(available)}"
-        )
-    return _requested
+        raise BackendUnavailable(f"backend {requested!r} on {device.type}: {reason}; available: {', '.join(available)}")
+    return requested
 
 
 def pick(backend: str, operator: str, overload: str = "default") -> Callable[..., None]:

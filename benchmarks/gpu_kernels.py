@@ -49,6 +49,7 @@ def time_us(call: Call, repeats: int = 30) -> float:
 def graph_us(call: Call) -> float:
     """Microseconds of a call inside a graph of many."""
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for i in range(SETS):
             call(i)
