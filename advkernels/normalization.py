@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 
 from advkernels import checks
 from advkernels.dispatch import choose, pick
@@ -26,9 +27,10 @@ def batch_norm_relu(
     """relu(batch_norm(x)): two passes over the images in training, one in evaluation, and as many backwards.
 
     The arithmetic is float32, rounded once into x's dtype; mean and variance are as float64's to a few roundings of
-    float32. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable
-    twice. PyTorch's own batch_norm and relu run with the reference backend, with other dtypes or strided columns, where
-    torch.compile, torch.jit, torch.func or forward mode look into it, and without running statistics in evaluation.
+    float32. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable twice. PyTorch's own
+    batch_norm and relu run with the reference backend, with other dtypes or strided columns, where torch.compile,
+    torch.jit, torch.func, forward mode or batches of gradients look into it, and without running statistics in
+    evaluation.
 
     x: (N, C, ...) float32, bfloat16 or float16, best channels_last: any other is copied so
     running_mean, running_var: (C,) float32, moved in training, used in evaluation; None for the batch's own
@@ -103,16 +105,26 @@ def _batch_norm_relu(
 
 def _is_for_pytorch(x: Tensor, columns: list[Tensor]) -> bool:
     """Whether other numbers are computed with, or PyTorch looks into the operation."""
-    others = x.dtype not in checks.DTYPES or any(
-        column.dtype != torch.float32 or not column.is_contiguous() for column in columns
-    )
     return (
-        others
-        or torch.compiler.is_compiling()
+        _is_looked_into()
+        or x.dtype not in checks.DTYPES
+        or any(column.dtype != torch.float32 or not column.is_contiguous() for column in columns)
+    )
+
+
+def _is_looked_into() -> bool:
+    """Whether PyTorch transforms what runs: compiles, traces, batches or differentiates it forwards."""
+    return (
+        torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
     )
+
+
+def _is_batched(grad: Tensor | None) -> bool:
+    """Whether it stands for several, as autograd batches them; torch.func's are seen by `_is_looked_into`."""
+    return grad is not None and is_legacy_batchedtensor(grad)
 
 
 def _plain(
@@ -173,8 +185,8 @@ class _BatchNormReLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None:
             gradients: tuple[Tensor | None, ...] = (grad_total, None, None)
-        elif torch.is_grad_enabled():
-            gradients = _differentiable_gradients(ctx, grad, grad_total)
+        elif torch.is_grad_enabled() or _is_looked_into() or _is_batched(grad) or _is_batched(grad_total):
+            gradients = _plain_gradients(ctx, grad, grad_total)
         else:
             gradients = _gradients(ctx, grad, grad_total)
         grad_residual = gradients[0] if ctx.needs_input_grad[1] else None
@@ -207,8 +219,9 @@ def _gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tenso
     return _images(grad_x, total), *weight_and_bias
 
 
-def _differentiable_gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The same by PyTorch's own functions, which record how to differentiate them again."""
+def _plain_gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The same by PyTorch's own functions, which can be differentiated again and take batches of gradients."""
+    again = torch.is_grad_enabled()
     total, weight, bias, mean, variance = ctx.saved_tensors
     if ctx.training:
         mean = variance = None
@@ -220,7 +233,7 @@ def _differentiable_gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None)
         ]
         normal = F.batch_norm(inputs[0], mean, variance, inputs[1], inputs[2], ctx.training, 0.0, ctx.eps)
         out = F.relu(normal)
-        grad_x, *others = torch.autograd.grad(out, inputs, grad, create_graph=True)
+        grad_x, *others = torch.autograd.grad(out, inputs, grad, create_graph=again)
         return grad_x if grad_total is None else grad_x + grad_total, *others
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from rows import DTYPES, EPS, SHAPES, check_moments, check_sums, gradient, images, moments, normalized, sums
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import advkernels as ak
 from advkernels.dispatch import pick
@@ -124,6 +125,11 @@ def run(
     return found | {"bias": p.bias.grad} | ({} if residual is None else {"residual": residual.grad, "total": total})
 
 
+def last(x: Tensor) -> Tensor:
+    """In channels_last memory, of which the kernels make rows without a copy."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
 def distance(found: Tensor, exact: Tensor) -> float:
     return float((found.detach().double() - exact.detach()).norm() / exact.detach().norm())
 
@@ -151,7 +157,7 @@ def test_no_further_from_float64_than_pytorch(
 def test_shapes_and_layouts(shape: tuple[int, ...], layout: str, device: str, backend: str) -> None:
     x = torch.randn(shape, device=device)
     if layout == "channels_last":
-        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+        x = last(x)
     elif layout == "slice":
         x = torch.stack([x, x], 2)[:, :, 0]
     found, exact = run(x, x + 1, True, torch.float32), run(x.double(), x.double() + 1, True, torch.float64, plain=True)
@@ -187,6 +193,42 @@ def test_second_derivative(training: bool, with_residual: bool, device: str, bac
         found.append(torch.autograd.grad((first**2).sum(), [x, p.weight, p.bias]))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def norms(device: str) -> list[Any]:
+    """Functions of x alone: ours and PyTorch's own, in training, without running statistics."""
+    weight, bias = torch.tensor([0.5, -2.0, 3.0], device=device), torch.tensor([0.1, 0.0, -0.2], device=device)
+    shared: tuple[Any, ...] = (None, None, weight, bias, True)
+    return [lambda x: ak.batch_norm_relu(x, *shared), lambda x: F.relu(F.batch_norm(x, *shared))]
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_batches_of_gradients(create_graph: bool, device: str, backend: str) -> None:
+    x = last(torch.randn(4, 3, 5, 5, device=device)).requires_grad_()
+    grads = torch.randn(2, *x.shape, device=device)
+    options: dict[str, bool] = {"is_grads_batched": True, "create_graph": create_graph}
+    found, exact = (torch.autograd.grad(norm(x), x, grads, **options)[0] for norm in norms(device))
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+    assert found.requires_grad == create_graph
+
+
+def test_jacobians_by_batches(device: str, backend: str) -> None:
+    x = last(torch.randn(2, 3, 4, 4, device=device))
+    found, exact = (
+        torch.autograd.functional.jacobian(lambda x, norm=norm: norm(x).sum((2, 3)), x, vectorize=True)
+        for norm in norms(device)
+    )
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_tangents_of_gradients(device: str, backend: str) -> None:
+    x = last(torch.randn(4, 3, 5, 5, device=device)).requires_grad_()
+    outs = [norm(x) for norm in norms(device)]
+    grad, tangent = torch.randn_like(x), torch.randn_like(x)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(grad, tangent)
+        found, exact = (forward_ad.unpack_dual(torch.autograd.grad(out, x, dual)[0]).tangent for out in outs)
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
