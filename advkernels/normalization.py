@@ -28,11 +28,12 @@ def batch_norm_relu(
 
     The arithmetic is float32, rounded once into x's dtype; mean and variance are as float64's to a few roundings of
     float32. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable twice. PyTorch's own
-    batch_norm and relu run with the reference backend, with other dtypes or strided columns, where torch.compile,
-    torch.jit, torch.func, forward mode or batches of gradients look into it, and without running statistics in
-    evaluation.
+    batch_norm and relu run with the reference backend, with other dtypes, memory formats or strided columns, where
+    torch.compile, torch.jit, torch.func, forward mode or batches of gradients look into it, and without running
+    statistics in evaluation.
 
-    x: (N, C, ...) float32, bfloat16 or float16, best channels_last: any other is copied so
+    x: (N, C, ...) floating point; the kernels are for float32, bfloat16 and float16, contiguous of two dimensions,
+        channels_last of four, channels_last_3d of five
     running_mean, running_var: (C,) float32, moved in training, used in evaluation; None for the batch's own
     weight, bias: (C,) float32
     training: whether to normalise by the batch's mean and variance
@@ -40,7 +41,7 @@ def batch_norm_relu(
     eps: added to the variance
     batches: int64 of one element, a count of batches that is advanced in training
 
-    Returns: like x; channels_last but where PyTorch's own functions run
+    Returns: like x; in PyTorch's memory format on every backend, channels_last where x is, else contiguous
     Raises: TypeError or ValueError where an argument's type, shape or device is wrong; `BackendUnavailable` where the
         backend asked for by name cannot run.
     Source: Ioffe and Szegedy 2015, "Batch normalization", algorithms 1 and 2.
@@ -79,6 +80,9 @@ def add_batch_norm_relu(
     return out, total
 
 
+_ROWS = {2: torch.contiguous_format, 4: torch.channels_last, 5: torch.channels_last_3d}
+"""By dimensions: images that are rows without a copy, in a memory format that PyTorch's own batch_norm keeps."""
+
 Statistics = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Running mean and variance, the count of batches."""
 
@@ -104,12 +108,18 @@ def _batch_norm_relu(
 
 
 def _is_for_pytorch(x: Tensor, columns: list[Tensor]) -> bool:
-    """Whether other numbers are computed with, or PyTorch looks into the operation."""
+    """Whether PyTorch looks into the operation, or numbers or memory are others than the kernels are for."""
     return (
         _is_looked_into()
         or x.dtype not in checks.DTYPES
+        or not _is_rows(x)
         or any(column.dtype != torch.float32 or not column.is_contiguous() for column in columns)
     )
+
+
+def _is_rows(x: Tensor) -> bool:
+    memory_format = _ROWS.get(x.dim())
+    return memory_format is not None and x.is_contiguous(memory_format=memory_format)
 
 
 def _is_looked_into() -> bool:

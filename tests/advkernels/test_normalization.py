@@ -141,7 +141,7 @@ def test_no_further_from_float64_than_pytorch(
     dtype: torch.dtype, with_residual: bool, training: bool, device: str, backend: str
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    x, residual = (torch.randn(6, 24, 9, 7, generator=generator).to(device, dtype) for _ in range(2))
+    x, residual = (last(torch.randn(6, 24, 9, 7, generator=generator)).to(device, dtype) for _ in range(2))
     added = residual if with_residual else None
     exact = run(x.double(), None if added is None else added.double(), training, torch.float64, plain=True)
     plain = run(x, added, training, torch.float32, plain=True)
@@ -152,22 +152,57 @@ def test_no_further_from_float64_than_pytorch(
         assert distance(found[name], exact[name]) <= 2 * distance(plain[name], exact[name]) + rounding, name
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 7), (2, 3, 5, 4), (2, 3, 2, 3, 4)])
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "slice"])
-def test_shapes_and_layouts(shape: tuple[int, ...], layout: str, device: str, backend: str) -> None:
+def laid(shape: tuple[int, ...], layout: str, device: str) -> Tensor:
+    if layout == "slice":
+        return torch.randn(shape, device=device).repeat_interleave(2, 0)[::2]
+    if layout == "last slice":
+        return last(torch.randn(shape, device=device).repeat_interleave(2, 0))[::2]
+    if layout == "reversed":
+        return torch.randn(shape[::-1], device=device).movedim(tuple(range(len(shape))), tuple(range(len(shape)))[::-1])
     x = torch.randn(shape, device=device)
-    if layout == "channels_last":
-        x = last(x)
-    elif layout == "slice":
-        x = torch.stack([x, x], 2)[:, :, 0]
+    return last(x) if layout == "last" else x
+
+
+SIZES = [(5, 3), (4, 3, 7), (2, 3, 5, 4), (2, 3, 1, 1), (2, 1, 5, 4), (2, 3, 2, 3, 4), (2, 3, 2, 2, 3, 2)]
+LAYOUTS = ("contiguous", "last", "slice", "last slice", "reversed")
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shapes_and_layouts(shape: tuple[int, ...], layout: str, device: str, backend: str) -> None:
+    x = laid(shape, layout, device)
     found, exact = run(x, x + 1, True, torch.float32), run(x.double(), x.double() + 1, True, torch.float64, plain=True)
     for name in exact:
         torch.testing.assert_close(found[name].double(), exact[name], rtol=1e-4, atol=1e-5)
         assert found[name].shape == exact[name].shape
 
 
+def formats(x: Tensor) -> list[bool]:
+    """Whether it is contiguous, and channels_last."""
+    return [x.is_contiguous(), x.movedim(1, -1).is_contiguous()]
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("training", [True, False])
+def test_memory_formats_are_pytorchs(
+    shape: tuple[int, ...], layout: str, training: bool, device: str, backend: str
+) -> None:
+    p, x = Parameters(shape[1], device, torch.float32), laid(shape, layout, device).requires_grad_()
+    shared: tuple[Any, ...] = (*((None, None) if training else p.running), p.weight, p.bias, training)
+    pairs = [((ak.batch_norm_relu(x, *shared),), (F.relu(F.batch_norm(x, *shared)),))]
+    for residual in (laid(shape, residual_layout, device) for residual_layout in LAYOUTS):
+        total = x + residual
+        exact = F.relu(F.batch_norm(total, *shared)), total
+        pairs.append((ak.add_batch_norm_relu(x, residual, *shared), exact))
+    for pair in pairs:
+        outs, grads = zip(*((outs, torch.autograd.grad(outs, [x], outs)) for outs in pair), strict=True)
+        assert [formats(out) for out in outs[0]] == [formats(out) for out in outs[1]]
+        assert formats(grads[0][0]) == formats(grads[1][0])
+
+
 def test_batches_are_counted_in_training_only(device: str, backend: str) -> None:
-    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    p, x = Parameters(3, device, torch.float32), last(torch.randn(4, 3, 5, 5, device=device))
     for training, count in ((True, 1), (False, 1), (True, 2)):
         ak.batch_norm_relu(x, *p.running, p.weight, p.bias, training, batches=p.batches)
         assert p.batches == count
@@ -177,7 +212,7 @@ def test_batches_are_counted_in_training_only(device: str, backend: str) -> None
 @pytest.mark.parametrize("with_residual", [True, False])
 def test_second_derivative(training: bool, with_residual: bool, device: str, backend: str) -> None:
     generator = torch.Generator().manual_seed(1)
-    x, residual = (torch.randn(3, 4, 5, 5, generator=generator).to(device).requires_grad_() for _ in range(2))
+    x, residual = (last(torch.randn(3, 4, 5, 5, generator=generator)).to(device).requires_grad_() for _ in range(2))
     found = []
     for plain in (False, True):
         p = Parameters(4, device, torch.float32)
@@ -233,7 +268,7 @@ def test_tangents_of_gradients(device: str, backend: str) -> None:
 
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_arguments_that_depend_on_each_other(create_graph: bool, device: str, backend: str) -> None:
-    x = torch.randn(4, 3, 5, 5, device=device).requires_grad_()
+    x = last(torch.randn(4, 3, 5, 5, device=device)).requires_grad_()
 
     def loss(norm: Any) -> Tensor:
         weight = 1 + x.mean((0, 2, 3))
@@ -252,7 +287,7 @@ def test_arguments_that_depend_on_each_other(create_graph: bool, device: str, ba
 def test_statistics_that_moved_are_noticed(device: str, backend: str) -> None:
     if backend == "reference":
         pytest.skip("PyTorch's own batch_norm does not notice")
-    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    p, x = Parameters(3, device, torch.float32), last(torch.randn(4, 3, 5, 5, device=device))
     out = ak.batch_norm_relu(x, *p.running, p.weight, p.bias)
     ak.batch_norm_relu(x, *p.running, p.weight, p.bias, True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -260,13 +295,13 @@ def test_statistics_that_moved_are_noticed(device: str, backend: str) -> None:
 
 
 def test_strided_columns(device: str, backend: str) -> None:
-    x, columns = torch.randn(4, 3, 5, 5, device=device), torch.rand(3, 4, device=device) + 0.5
+    x, columns = last(torch.randn(4, 3, 5, 5, device=device)), torch.rand(3, 4, device=device) + 0.5
     given = columns.unbind(1)
     torch.testing.assert_close(ak.batch_norm_relu(x, *given), F.relu(F.batch_norm(x, *given)), rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_are_made_where_they_are_wanted(device: str, backend: str) -> None:
-    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    p, x = Parameters(3, device, torch.float32), last(torch.randn(4, 3, 5, 5, device=device))
     p.weight.requires_grad_(False)
     (grad,) = torch.autograd.grad(ak.batch_norm_relu(x, *p.running, p.weight, p.bias).sum(), [p.bias])
     assert (grad > 0).all()
@@ -278,7 +313,7 @@ def test_gradients_are_made_where_they_are_wanted(device: str, backend: str) -> 
 
 
 def test_compile_fullgraph_and_functional_transforms(device: str, backend: str) -> None:
-    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    p, x = Parameters(3, device, torch.float32), last(torch.randn(4, 3, 5, 5, device=device))
     torch.compiler.reset()
 
     def norm(x: Tensor) -> Tensor:
@@ -290,14 +325,14 @@ def test_compile_fullgraph_and_functional_transforms(device: str, backend: str) 
 
 
 def test_other_dtypes_are_pytorchs(device: str, backend: str) -> None:
-    x = torch.randn(4, 3, 5, 5, device=device, dtype=torch.float64)
+    x = last(torch.randn(4, 3, 5, 5, device=device, dtype=torch.float64))
     p = Parameters(3, device, torch.float64)
     found = ak.batch_norm_relu(x, *p.running, p.weight, p.bias)
     assert torch.equal(found, F.relu(F.batch_norm(x, *p.running, p.weight, p.bias)))
 
 
 def test_without_running_statistics_the_batch_normalises(device: str, backend: str) -> None:
-    x, p = torch.randn(4, 3, 5, 5, device=device), Parameters(3, device, torch.float32)
+    x, p = last(torch.randn(4, 3, 5, 5, device=device)), Parameters(3, device, torch.float32)
     for training in (True, False):
         found = ak.batch_norm_relu(x, None, None, p.weight, p.bias, training)
         torch.testing.assert_close(found, F.relu(F.batch_norm(x, None, None, p.weight, p.bias, True)))
