@@ -125,7 +125,7 @@ def normalization(
     momentum: float,
     eps: float,
 ) -> None:
-    """Images (N, C, ...), columns (C,) and a count of batches, all apart; in training more than one row."""
+    """Images (N, C, ...), columns (C,) and a count of batches, all apart; in training not one row."""
     floating(operation, "x", x)
     if x.dim() < 2:
         raise ValueError(wrong(operation, "x", "shape (N, C, ...)", tuple(x.shape)))
@@ -157,7 +157,7 @@ def normalization(
         on_device(operation, "batches", batches, x)
         if batches.numel() != 1:
             raise ValueError(wrong(operation, "batches", "one element", tuple(batches.shape)))
-    if training and x.numel() <= channels:
+    if training and x.numel() == channels:
         raise ValueError(wrong(operation, "x", "more than one value a channel in training", tuple(x.shape)))
 
 

@@ -33,7 +33,8 @@ def batch_norm_relu(
     statistics in evaluation.
 
     x: (N, C, ...) floating point; the kernels are for float32, bfloat16 and float16, contiguous of two dimensions,
-        channels_last of four, channels_last_3d of five
+        channels_last of four, channels_last_3d of five. Empty is as in PyTorch: running statistics stay, the batch
+        counts, gradients of weight and bias are 0
     running_mean, running_var: (C,) float32, moved in training, used in evaluation; None for the batch's own
     weight, bias: (C,) float32
     training: whether to normalise by the batch's mean and variance
@@ -119,7 +120,7 @@ def _is_for_pytorch(x: Tensor, columns: list[Tensor]) -> bool:
 
 def _is_rows(x: Tensor) -> bool:
     memory_format = _ROWS.get(x.dim())
-    return memory_format is not None and x.is_contiguous(memory_format=memory_format)
+    return memory_format is not None and x.numel() > 0 and x.is_contiguous(memory_format=memory_format)
 
 
 def _is_looked_into() -> bool:

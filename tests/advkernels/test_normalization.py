@@ -331,6 +331,15 @@ def test_other_dtypes_are_pytorchs(device: str, backend: str) -> None:
     assert torch.equal(found, F.relu(F.batch_norm(x, *p.running, p.weight, p.bias)))
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4, 4), (2, 3, 0, 4)])
+@pytest.mark.parametrize("training", [True, False])
+def test_empty_batches_are_pytorchs(shape: tuple[int, ...], training: bool, device: str, backend: str) -> None:
+    x = torch.zeros(shape, device=device)
+    found, exact = (run(x, None, training, torch.float32, plain=plain) for plain in (False, True))
+    for name in exact:
+        assert torch.equal(found[name], exact[name]), name
+
+
 def test_without_running_statistics_the_batch_normalises(device: str, backend: str) -> None:
     x, p = last(torch.randn(4, 3, 5, 5, device=device)), Parameters(3, device, torch.float32)
     for training in (True, False):
