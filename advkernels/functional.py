@@ -137,7 +137,8 @@ def uniform_init_(
     epsilon, lower, upper, out: as for `sign_step_`
     rng: the random state, on x's device
     sample_index: (N,) int64, at least 0; the number of the sample in the place of its position in the batch, so that a
-        sample's noise does not depend on the batch it is in
+        sample's noise does not depend on the batch it is in. Values are not checked, which would stall the device:
+        below 0 there is noise too, but of the native operators on CUDA devices another than of all others
 
     Returns: delta
     Raises: as `sign_step_`

@@ -156,9 +156,19 @@ def test_state_of_random_numbers_refuses() -> None:
     for seed in ("a", 1.5):
         with pytest.raises(TypeError, match="PhiloxState: seed: wanted an int"):
             ak.PhiloxState(seed)
-    for tensor in (torch.tensor(7), torch.tensor([0, 2**48]), torch.tensor([0.0, 1.0])):
+    rng = ak.PhiloxState(3)
+    for tensor in (torch.tensor(7), torch.tensor([0, 2**48]), torch.tensor([0.0, 1.0]), torch.tensor([-5, 3])):
         with pytest.raises(ValueError, match="PhiloxState: state: wanted"):
-            ak.PhiloxState(0).load_state_dict({"tensor": tensor})
+            rng.load_state_dict({"tensor": tensor})
+    for draw in (1.7, "1", None):
+        with pytest.raises(TypeError, match="PhiloxState: draw: wanted an int"):
+            rng.seek(draw)
+    for draw in (-1, 2**48):
+        with pytest.raises(ValueError, match="PhiloxState: draw: wanted an int in"):
+            rng.seek(draw)
+    assert (rng.seed, rng.draw) == (3, 0)
+    rng.seek(np.int64(7))
+    assert rng.draw == 7
 
 
 def test_raw_sgd_step_refuses_dtypes_it_does_not_know() -> None:
