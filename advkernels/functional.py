@@ -257,13 +257,12 @@ def _run(
 ) -> None:
     """Run an operation, or raise what `check` says is wrong; every call passes here: it is written for speed.
 
-    A native operator refuses what is wrong by itself, but does not see gradients that are recorded.
+    A native operator refuses what is wrong by itself, but does not see recorded gradients and negative bits.
     """
     compiling = torch.compiler.is_compiling()
     try:
         backend = choose(x.device)
-        recorded = delta.requires_grad or (out is not None and out.requires_grad)
-        if backend != "native" or recorded or compiling:
+        if compiling or backend != "native" or _is_special(delta) or (out is not None and _is_special(out)):
             check()
         overload, rows = prepare(name, x, bounds)
         pick(backend, name, overload)(*tensors, rows, per_sample, out)
@@ -272,3 +271,7 @@ def _run(
         raise
     if not compiling:  # so that autograd notices a saved tensor that was overwritten
         torch.autograd.graph.increment_version(delta if out is None else (delta, out))
+
+
+def _is_special(written: Tensor) -> bool:
+    return written.requires_grad or written.is_neg()

@@ -28,9 +28,9 @@ def batch_norm_relu(
 
     The arithmetic is float32, rounded once into x's dtype; mean and variance are as float64's to a few roundings of
     float32. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable twice. PyTorch's own
-    batch_norm and relu run with the reference backend, with other dtypes, memory formats or strided columns, where
-    torch.compile, torch.jit, torch.func, forward mode or batches of gradients look into it, and without running
-    statistics in evaluation.
+    batch_norm and relu run with the reference backend, with other dtypes, memory formats or strided or negated
+    columns, where torch.compile, torch.jit, torch.func, forward mode or batches of gradients look into it, and without
+    running statistics in evaluation.
 
     x: (N, C, ...) floating point; the kernels are for float32, bfloat16 and float16, contiguous of two dimensions,
         channels_last of four, channels_last_3d of five. Empty is as in PyTorch: running statistics stay, the batch
@@ -114,7 +114,7 @@ def _is_for_pytorch(x: Tensor, columns: list[Tensor]) -> bool:
         _is_looked_into()
         or x.dtype not in checks.DTYPES
         or not _is_rows(x)
-        or any(column.dtype != torch.float32 or not column.is_contiguous() for column in columns)
+        or any(column.dtype != torch.float32 or not column.is_contiguous() or column.is_neg() for column in columns)
     )
 
 

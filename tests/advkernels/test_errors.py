@@ -32,6 +32,11 @@ def overlapping_windows() -> dict:
     return {"delta": buffer[..., :-1], "x": buffer[..., 1:]}
 
 
+def negated(like: torch.Tensor) -> torch.Tensor:
+    """A view that PyTorch negates at every read."""
+    return torch.zeros(like.shape, dtype=torch.complex64, device=like.device).conj().imag
+
+
 BAD: list[tuple[str, Callable[[dict], dict], type[Exception], str]] = [
     ("shape", lambda a: {"grad": a["grad"][:2]}, ValueError, r"grad: wanted shape \(4, 3, 8, 8\), got \(2, 3"),
     ("broadcast", lambda a: {"delta": a["delta"][:1]}, ValueError, "sign_step_: delta: wanted shape"),
@@ -67,6 +72,8 @@ BAD: list[tuple[str, Callable[[dict], dict], type[Exception], str]] = [
     ("out is x", lambda a: {"out": a["x"]}, ValueError, "out: wanted memory of its own, .* with x"),
     ("out is delta", lambda a: {"out": a["delta"]}, ValueError, "out: wanted memory of its own, .* with delta"),
     ("windows", lambda a: {k: v.to(a["x"].device) for k, v in overlapping_windows().items()}, ValueError, "memory"),
+    ("negated", lambda a: {"delta": negated(a["x"])}, ValueError, "sign_step_: delta: wanted .*call .resolve_neg()"),
+    ("negated out", lambda a: {"out": negated(a["x"])}, ValueError, "sign_step_: out: wanted .*call .resolve_neg()"),
     ("expanded", lambda a: {"delta": a["x"].new_zeros(1, 3, 8, 8).expand(SHAPE)}, ValueError, "overlaps itself"),
 ]  # fmt: skip
 
@@ -86,6 +93,13 @@ def test_step_refuses(
         getattr(ak, name)(**arguments)
     for name, tensor in written.items():
         assert torch.equal(tensor.to_dense(), before[name].to_dense())
+
+
+def test_negated_tensors_are_read(device: str, backend: str) -> None:
+    x = torch.full(SHAPE, 0.5, device=device)
+    grad = torch.randn(SHAPE, dtype=torch.complex64, device=device).conj().imag
+    delta = ak.sign_step_(torch.zeros_like(x), grad, x, 0.25, 1.0)
+    assert torch.equal(delta, 0.25 * torch.sign(grad))
 
 
 def test_disjoint_parts_of_one_buffer_are_fine(device: str, backend: str) -> None:

@@ -300,6 +300,15 @@ def test_strided_columns(device: str, backend: str) -> None:
     torch.testing.assert_close(ak.batch_norm_relu(x, *given), F.relu(F.batch_norm(x, *given)), rtol=1e-5, atol=1e-6)
 
 
+def test_negated_columns(device: str, backend: str) -> None:
+    x = last(torch.randn(4, 3, 5, 5, device=device))
+    columns = [torch.ones(3, device=device) for _ in range(3)]
+    given = [torch.zeros(3, dtype=torch.complex64, device=device).conj().imag for _ in range(2)]
+    found = ak.batch_norm_relu(x, given[0], *columns, True)
+    torch.testing.assert_close(found, F.relu(F.batch_norm(x, given[1], *columns, True)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*given, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_are_made_where_they_are_wanted(device: str, backend: str) -> None:
     p, x = Parameters(3, device, torch.float32), last(torch.randn(4, 3, 5, 5, device=device))
     p.weight.requires_grad_(False)
