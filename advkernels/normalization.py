@@ -35,15 +35,17 @@ def batch_norm_relu(
     x: (N, C, ...) floating point; the kernels are for float32, bfloat16 and float16, contiguous of two dimensions,
         channels_last of four, channels_last_3d of five. Empty is as in PyTorch: running statistics stay, the batch
         counts, gradients of weight and bias are 0
-    running_mean, running_var: (C,) float32, moved in training, used in evaluation; None for the batch's own
-    weight, bias: (C,) float32
+    running_mean, running_var: (C,) of weight's dtype, on x's device, moved in training, used in evaluation; None for
+        the batch's own
+    weight, bias: (C,) on x's device, float32 for the kernels
     training: whether to normalise by the batch's mean and variance
-    momentum: how far the running statistics move towards the batch's
-    eps: added to the variance
-    batches: int64 of one element, a count of batches that is advanced in training
+    momentum: how far the running statistics move towards the batch's, in [0, 1], which is not checked; not None
+    eps: added to the variance, above 0; the kernels do not check it
+    batches: int64 of one element on x's device, a count of batches that is advanced in training
 
     Returns: like x; in PyTorch's memory format on every backend, channels_last where x is, else contiguous
-    Raises: TypeError or ValueError where an argument's type, shape or device is wrong; `BackendUnavailable` where the
+    Raises: TypeError or ValueError where an argument's type, shape or device is wrong, one of the running statistics is
+        missing, or x has one value a channel in training; nothing is written then. `BackendUnavailable` where the
         backend asked for by name cannot run.
     Source: Ioffe and Szegedy 2015, "Batch normalization", algorithms 1 and 2.
     """
@@ -66,9 +68,11 @@ def add_batch_norm_relu(
 ) -> tuple[Tensor, Tensor]:
     """`batch_norm_relu` of total = x + residual, which is summed in the same pass, as is its gradient.
 
-    residual: like x
+    residual: like x, of its dtype; another memory format is copied
+    others: as for `batch_norm_relu`
 
     Returns: relu(batch_norm(total)); total, like x
+    Raises: as `batch_norm_relu`
     """
     operation = "add_batch_norm_relu"
     checks.floating(operation, "residual", residual)

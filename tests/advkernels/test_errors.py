@@ -102,6 +102,15 @@ def test_negated_tensors_are_read(device: str, backend: str) -> None:
     assert torch.equal(delta, 0.25 * torch.sign(grad))
 
 
+@pytest.mark.parametrize(("step", "init"), [("sign_step", "uniform_init"), ("l2_step", "l2_init")])
+def test_graphs_of_arguments_are_cut(step: str, init: str, device: str, backend: str) -> None:
+    x = torch.full(SHAPE, 0.5, device=device, requires_grad=True)
+    epsilon = torch.full((3,), 0.2, device=device, requires_grad=True)
+    start = getattr(ak, init)(x, epsilon, rng=ak.PhiloxState(0, device))
+    stepped = getattr(ak, step)(x * 0, torch.ones_like(x), x, epsilon, epsilon)
+    assert [start.requires_grad, stepped.requires_grad] == [False, False]
+
+
 def test_disjoint_parts_of_one_buffer_are_fine(device: str, backend: str) -> None:
     buffer = torch.full((4, 6, 8, 8), 0.5, device=device)
     delta, x = buffer[:, :3], buffer[:, 3:]
