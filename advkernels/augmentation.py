@@ -57,7 +57,7 @@ def augment(
 
     try:
         backend = choose(images.device)
-        if out is None or backend != "native" or out.requires_grad or compiling:
+        if out is None or compiling or backend != "native" or out.requires_grad or out.is_neg():
             check()
         overload, scales = prepare_named("augment", images[:1], {"mean": mean, "std": std})
         target = _batch(images, index, dtype) if out is None else out

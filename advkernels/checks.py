@@ -125,7 +125,7 @@ def normalization(
     momentum: float,
     eps: float,
 ) -> None:
-    """Images (N, C, ...), columns (C,) and a count of batches, all apart; in training more than one row."""
+    """Images (N, C, ...), columns (C,) and a count of batches, all apart; in training not one row."""
     floating(operation, "x", x)
     if x.dim() < 2:
         raise ValueError(wrong(operation, "x", "shape (N, C, ...)", tuple(x.shape)))
@@ -157,7 +157,7 @@ def normalization(
         on_device(operation, "batches", batches, x)
         if batches.numel() != 1:
             raise ValueError(wrong(operation, "batches", "one element", tuple(batches.shape)))
-    if training and x.numel() <= channels:
+    if training and x.numel() == channels:
         raise ValueError(wrong(operation, "x", "more than one value a channel in training", tuple(x.shape)))
 
 
@@ -169,13 +169,17 @@ def within(operation: str, argument: str, index: Tensor, count: int) -> None:
 
 
 def writable(operation: str, argument: str, tensor: Tensor) -> None:
-    """A tensor that may be written in place: no gradient recorded for it, no two elements in one place."""
+    """A tensor that may be written in place: no gradient recorded, no negative bit, no two elements in one place."""
     if tensor.requires_grad and torch.is_grad_enabled():
         kind = "a leaf that requires grad" if tensor.is_leaf else "a tensor that requires grad"
         raise ValueError(wrong(operation, argument, "a tensor written under torch.no_grad() or detached", kind))
-    if tensor.is_contiguous() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         return
-    if tensor.numel() and _overlaps_itself(tensor):
+    if tensor.is_neg():
+        raise ValueError(
+            wrong(operation, argument, "a tensor that is not negated (call .resolve_neg())", "negative bit")
+        )
+    if not tensor.is_contiguous() and tensor.numel() and _overlaps_itself(tensor):
         raise ValueError(wrong(operation, argument, "one place in memory an element", "a tensor that overlaps itself"))
 
 

@@ -26,7 +26,8 @@ def sign_step_(
     """One step of an l-inf attack, in place: the sign step, the projection on the ball and on the valid box.
 
     d1 = clamp(delta + alpha sign(grad), -epsilon, epsilon); delta = max(min(d1, upper - x), lower - x).
-    The arithmetic is float32, rounded once into delta's dtype; sign(NaN) = 0; NaN in delta or x stays NaN.
+    The arithmetic is float32, rounded once into delta's dtype; sign(NaN) = 0; NaN in delta or x stays NaN. Not
+    differentiable: no gradient reaches x, grad or the bounds through it.
 
     delta: (N, C, ...) float32, bfloat16 or float16, the perturbation, written
     grad: like delta, the loss's gradient; its dtype and memory format may differ
@@ -60,7 +61,7 @@ def sign_step(
     mask: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """`sign_step_` out of place: delta stays as it is and the stepped perturbation is returned."""
+    """`sign_step_` out of place: delta stays as it is, the stepped perturbation is returned, in no graph."""
     checks.dense("sign_step", "delta", delta)
     return sign_step_(delta.detach().clone(), grad, x, alpha, epsilon, lower, upper, mask=mask, out=out)
 
@@ -83,7 +84,7 @@ def l2_step_(
     delta = max(min(d2, upper - x), lower - x), the norms taken over each sample. Images are float32, rounded once into
     delta's dtype; norms and their factors are float64, so that no gradient under- or overflows, and summed in one
     order on every device. A sample does not step where its gradient is zero everywhere or not finite somewhere. NaN in
-    delta or x stays NaN.
+    delta or x stays NaN. Not differentiable, as `sign_step_`.
 
     alpha: length of the step, in x's units; negative steps down
     epsilon: radius of the ball, in x's units; per channel, alpha and epsilon are the semi-axes of an ellipsoid: a ball
@@ -110,7 +111,7 @@ def l2_step(
     mask: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """`l2_step_` out of place: delta stays as it is and the stepped perturbation is returned."""
+    """`l2_step_` out of place: delta stays as it is, the stepped perturbation is returned, in no graph."""
     checks.dense("l2_step", "delta", delta)
     return l2_step_(delta.detach().clone(), grad, x, alpha, epsilon, lower, upper, mask=mask, out=out)
 
@@ -131,13 +132,15 @@ def uniform_init_(
     u = (bits >> 8) 2^-24 with Philox bits of (seed, draw, element), d = u (2 epsilon) - epsilon, then
     delta = max(min(d, upper - x), lower - x). The element is counted in N, C, H, W order whatever the memory format:
     a seed gives the same numbers on every device, in every backend and layout. rng's draw counter advances by one.
+    Not differentiable: no gradient reaches x or the bounds through it.
 
     delta: (N, C, ...) float32, bfloat16 or float16, written
     x: like delta, the clean images; its dtype and memory format may differ
     epsilon, lower, upper, out: as for `sign_step_`
     rng: the random state, on x's device
     sample_index: (N,) int64, at least 0; the number of the sample in the place of its position in the batch, so that a
-        sample's noise does not depend on the batch it is in
+        sample's noise does not depend on the batch it is in. Values are not checked, which would stall the device:
+        below 0 there is noise too, but of the native operators on CUDA devices another than of all others
 
     Returns: delta
     Raises: as `sign_step_`
@@ -156,7 +159,7 @@ def uniform_init(
     sample_index: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """`uniform_init_` into a new tensor of x's dtype and memory format."""
+    """`uniform_init_` into a new tensor of x's dtype and memory format, detached from x."""
     checks.dense("uniform_init", "x", x)
     delta = torch.empty_like(x, requires_grad=False)
     return uniform_init_(delta, x, epsilon, lower, upper, rng=rng, sample_index=sample_index, out=out)
@@ -176,7 +179,8 @@ def l2_init_(
     """A random start in the l2 ball, in place: a direction uniform on the sphere, a length uniform in [0, epsilon).
 
     delta = epsilon r z / norm(z), projected on the valid box, with z normal, of the random bits of `uniform_init_`, and
-    r uniform in [0, 1), of the sample's own bits. rng's draw counter advances by one.
+    r uniform in [0, 1), of the sample's own bits. rng's draw counter advances by one. Not differentiable, as
+    `uniform_init_`.
 
     epsilon: as for `l2_step_`
     delta, x, lower, upper, rng, sample_index, out: as for `uniform_init_`
@@ -199,7 +203,7 @@ def l2_init(
     sample_index: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """`l2_init_` into a new tensor of x's dtype and memory format."""
+    """`l2_init_` into a new tensor of x's dtype and memory format, detached from x."""
     checks.dense("l2_init", "x", x)
     delta = torch.empty_like(x, requires_grad=False)
     return l2_init_(delta, x, epsilon, lower, upper, rng=rng, sample_index=sample_index, out=out)
@@ -256,13 +260,12 @@ def _run(
 ) -> None:
     """Run an operation, or raise what `check` says is wrong; every call passes here: it is written for speed.
 
-    A native operator refuses what is wrong by itself, but does not see gradients that are recorded.
+    A native operator refuses what is wrong by itself, but does not see recorded gradients and negative bits.
     """
     compiling = torch.compiler.is_compiling()
     try:
         backend = choose(x.device)
-        recorded = delta.requires_grad or (out is not None and out.requires_grad)
-        if backend != "native" or recorded or compiling:
+        if compiling or backend != "native" or _is_special(delta) or (out is not None and _is_special(out)):
             check()
         overload, rows = prepare(name, x, bounds)
         pick(backend, name, overload)(*tensors, rows, per_sample, out)
@@ -271,3 +274,7 @@ def _run(
         raise
     if not compiling:  # so that autograd notices a saved tensor that was overwritten
         torch.autograd.graph.increment_version(delta if out is None else (delta, out))
+
+
+def _is_special(written: Tensor) -> bool:
+    return written.requires_grad or written.is_neg()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 
 from advkernels import checks
 from advkernels.dispatch import choose, pick
@@ -26,20 +27,25 @@ def batch_norm_relu(
     """relu(batch_norm(x)): two passes over the images in training, one in evaluation, and as many backwards.
 
     The arithmetic is float32, rounded once into x's dtype; mean and variance are as float64's to a few roundings of
-    float32. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable
-    twice. PyTorch's own batch_norm and relu run with the reference backend, with other dtypes or strided columns, where
-    torch.compile, torch.jit, torch.func or forward mode look into it, and without running statistics in evaluation.
+    float32. Backwards nothing but x is kept: the ReLU's input is computed again. Differentiable twice. PyTorch's own
+    batch_norm and relu run with the reference backend, with other dtypes, memory formats or strided or negated
+    columns, where torch.compile, torch.jit, torch.func, forward mode or batches of gradients look into it, and without
+    running statistics in evaluation.
 
-    x: (N, C, ...) float32, bfloat16 or float16, best channels_last: any other is copied so
-    running_mean, running_var: (C,) float32, moved in training, used in evaluation; None for the batch's own
-    weight, bias: (C,) float32
+    x: (N, C, ...) floating point; the kernels are for float32, bfloat16 and float16, contiguous of two dimensions,
+        channels_last of four, channels_last_3d of five. Empty is as in PyTorch: running statistics stay, the batch
+        counts, gradients of weight and bias are 0
+    running_mean, running_var: (C,) of weight's dtype, on x's device, moved in training, used in evaluation; None for
+        the batch's own
+    weight, bias: (C,) on x's device, float32 for the kernels
     training: whether to normalise by the batch's mean and variance
-    momentum: how far the running statistics move towards the batch's
-    eps: added to the variance
-    batches: int64 of one element, a count of batches that is advanced in training
+    momentum: how far the running statistics move towards the batch's, in [0, 1], which is not checked; not None
+    eps: added to the variance, above 0; the kernels do not check it
+    batches: int64 of one element on x's device, a count of batches that is advanced in training
 
-    Returns: like x; channels_last but where PyTorch's own functions run
-    Raises: TypeError or ValueError where an argument's type, shape or device is wrong; `BackendUnavailable` where the
+    Returns: like x; in PyTorch's memory format on every backend, channels_last where x is, else contiguous
+    Raises: TypeError or ValueError where an argument's type, shape or device is wrong, one of the running statistics is
+        missing, or x has one value a channel in training; nothing is written then. `BackendUnavailable` where the
         backend asked for by name cannot run.
     Source: Ioffe and Szegedy 2015, "Batch normalization", algorithms 1 and 2.
     """
@@ -62,9 +68,11 @@ def add_batch_norm_relu(
 ) -> tuple[Tensor, Tensor]:
     """`batch_norm_relu` of total = x + residual, which is summed in the same pass, as is its gradient.
 
-    residual: like x
+    residual: like x, of its dtype; another memory format is copied
+    others: as for `batch_norm_relu`
 
     Returns: relu(batch_norm(total)); total, like x
+    Raises: as `batch_norm_relu`
     """
     operation = "add_batch_norm_relu"
     checks.floating(operation, "residual", residual)
@@ -76,6 +84,9 @@ def add_batch_norm_relu(
     assert total is not None
     return out, total
 
+
+_ROWS = {2: torch.contiguous_format, 4: torch.channels_last, 5: torch.channels_last_3d}
+"""By dimensions: images that are rows without a copy, in a memory format that PyTorch's own batch_norm keeps."""
 
 Statistics = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Running mean and variance, the count of batches."""
@@ -102,17 +113,33 @@ def _batch_norm_relu(
 
 
 def _is_for_pytorch(x: Tensor, columns: list[Tensor]) -> bool:
-    """Whether other numbers are computed with, or PyTorch looks into the operation."""
-    others = x.dtype not in checks.DTYPES or any(
-        column.dtype != torch.float32 or not column.is_contiguous() for column in columns
-    )
+    """Whether PyTorch looks into the operation, or numbers or memory are others than the kernels are for."""
     return (
-        others
-        or torch.compiler.is_compiling()
+        _is_looked_into()
+        or x.dtype not in checks.DTYPES
+        or not _is_rows(x)
+        or any(column.dtype != torch.float32 or not column.is_contiguous() or column.is_neg() for column in columns)
+    )
+
+
+def _is_rows(x: Tensor) -> bool:
+    memory_format = _ROWS.get(x.dim())
+    return memory_format is not None and x.numel() > 0 and x.is_contiguous(memory_format=memory_format)
+
+
+def _is_looked_into() -> bool:
+    """Whether PyTorch transforms what runs: compiles, traces, batches or differentiates it forwards."""
+    return (
+        torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
     )
+
+
+def _is_batched(grad: Tensor | None) -> bool:
+    """Whether it stands for several, as autograd batches them; torch.func's are seen by `_is_looked_into`."""
+    return grad is not None and is_legacy_batchedtensor(grad)
 
 
 def _plain(
@@ -173,8 +200,8 @@ class _BatchNormReLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None:
             gradients: tuple[Tensor | None, ...] = (grad_total, None, None)
-        elif torch.is_grad_enabled():
-            gradients = _differentiable_gradients(ctx, grad, grad_total)
+        elif torch.is_grad_enabled() or _is_looked_into() or _is_batched(grad) or _is_batched(grad_total):
+            gradients = _plain_gradients(ctx, grad, grad_total)
         else:
             gradients = _gradients(ctx, grad, grad_total)
         grad_residual = gradients[0] if ctx.needs_input_grad[1] else None
@@ -207,8 +234,9 @@ def _gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tenso
     return _images(grad_x, total), *weight_and_bias
 
 
-def _differentiable_gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The same by PyTorch's own functions, which record how to differentiate them again."""
+def _plain_gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The same by PyTorch's own functions, which can be differentiated again and take batches of gradients."""
+    again = torch.is_grad_enabled()
     total, weight, bias, mean, variance = ctx.saved_tensors
     if ctx.training:
         mean = variance = None
@@ -220,7 +248,7 @@ def _differentiable_gradients(ctx: Any, grad: Tensor, grad_total: Tensor | None)
         ]
         normal = F.batch_norm(inputs[0], mean, variance, inputs[1], inputs[2], ctx.training, 0.0, ctx.eps)
         out = F.relu(normal)
-        grad_x, *others = torch.autograd.grad(out, inputs, grad, create_graph=True)
+        grad_x, *others = torch.autograd.grad(out, inputs, grad, create_graph=again)
         return grad_x if grad_total is None else grad_x + grad_total, *others
 
 

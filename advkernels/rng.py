@@ -45,10 +45,14 @@ class PhiloxState:
         """Go to a draw, 0 being the first, without waiting for the device.
 
         draw: int in [0, 2**48)
+
+        Raises: TypeError or ValueError where draw is no int or out of range.
         """
+        if not isinstance(draw, Integral):
+            raise TypeError(f"PhiloxState: draw: wanted an int, got {type(draw).__name__}")
         if not 0 <= draw < _MAX_DRAWS:
             raise ValueError(f"PhiloxState: draw: wanted an int in [0, 2**48), got {draw}")
-        self.tensor[1] = draw
+        self.tensor[1] = int(draw)
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the state, for a checkpoint."""
@@ -57,13 +61,16 @@ class PhiloxState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state in place: a captured graph goes on with it.
 
-        Raises: ValueError where it is not a seed and a draw counter below 2**48, as CUDA's counters are.
+        Raises: ValueError where it is not a seed in [0, 2**63) and a draw counter below 2**48, as CUDA's counters are.
         """
         tensor = state.get("tensor")
         if not isinstance(tensor, torch.Tensor) or tensor.shape != (2,) or tensor.dtype != torch.int64:
             raise ValueError(f"PhiloxState: state: wanted an int64 tensor (2,) by the name 'tensor', got {state}")
-        if not 0 <= int(tensor[1]) < _MAX_DRAWS:
-            raise ValueError(f"PhiloxState: state: wanted a draw counter in [0, 2**48), got {int(tensor[1])}")
+        seed, draw = tensor.tolist()
+        if seed < 0:
+            raise ValueError(f"PhiloxState: state: wanted a seed in [0, 2**63), got {seed}")
+        if not 0 <= draw < _MAX_DRAWS:
+            raise ValueError(f"PhiloxState: state: wanted a draw counter in [0, 2**48), got {draw}")
         self.tensor.copy_(state["tensor"])
 
     def __repr__(self) -> str:

@@ -204,6 +204,11 @@ def refused(device: str, **changes: object) -> dict:
     return good | {"rng": state(device)} | changes
 
 
+def negated(device: str) -> torch.Tensor:
+    """A batch that PyTorch negates at every read."""
+    return torch.zeros(2, 3, 6, 6, dtype=torch.complex64, device=device).conj().imag
+
+
 BAD: list[tuple[Callable[[str], dict], type[Exception], str]] = [
     (
         lambda d: {"images": torch.zeros(5, 3, 6, 6, device=d)},
@@ -234,6 +239,7 @@ BAD: list[tuple[Callable[[str], dict], type[Exception], str]] = [
     (lambda d: {"out": torch.zeros(2, 3, 6, 5, device=d)}, ValueError, r"out: wanted shape \(2, 3, 6, 6\)"),
     (lambda d: {"out": torch.zeros(2, 3, 6, 6, device=d).double()}, TypeError, "out: wanted float32"),
     (lambda d: {"out": torch.zeros(1, 3, 6, 6, device=d).expand(2, 3, 6, 6)}, ValueError, "out: wanted one place in"),
+    (lambda d: {"out": negated(d)}, ValueError, "out: wanted .*call .resolve_neg()"),
     (lambda d: {"out": torch.zeros(2, 3, 6, 6, device=d).requires_grad_()}, ValueError, "out: .*a leaf that requires"),
 ]
 

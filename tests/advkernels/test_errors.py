@@ -32,6 +32,11 @@ def overlapping_windows() -> dict:
     return {"delta": buffer[..., :-1], "x": buffer[..., 1:]}
 
 
+def negated(like: torch.Tensor) -> torch.Tensor:
+    """A view that PyTorch negates at every read."""
+    return torch.zeros(like.shape, dtype=torch.complex64, device=like.device).conj().imag
+
+
 BAD: list[tuple[str, Callable[[dict], dict], type[Exception], str]] = [
     ("shape", lambda a: {"grad": a["grad"][:2]}, ValueError, r"grad: wanted shape \(4, 3, 8, 8\), got \(2, 3"),
     ("broadcast", lambda a: {"delta": a["delta"][:1]}, ValueError, "sign_step_: delta: wanted shape"),
@@ -67,6 +72,8 @@ BAD: list[tuple[str, Callable[[dict], dict], type[Exception], str]] = [
     ("out is x", lambda a: {"out": a["x"]}, ValueError, "out: wanted memory of its own, .* with x"),
     ("out is delta", lambda a: {"out": a["delta"]}, ValueError, "out: wanted memory of its own, .* with delta"),
     ("windows", lambda a: {k: v.to(a["x"].device) for k, v in overlapping_windows().items()}, ValueError, "memory"),
+    ("negated", lambda a: {"delta": negated(a["x"])}, ValueError, "sign_step_: delta: wanted .*call .resolve_neg()"),
+    ("negated out", lambda a: {"out": negated(a["x"])}, ValueError, "sign_step_: out: wanted .*call .resolve_neg()"),
     ("expanded", lambda a: {"delta": a["x"].new_zeros(1, 3, 8, 8).expand(SHAPE)}, ValueError, "overlaps itself"),
 ]  # fmt: skip
 
@@ -86,6 +93,22 @@ def test_step_refuses(
         getattr(ak, name)(**arguments)
     for name, tensor in written.items():
         assert torch.equal(tensor.to_dense(), before[name].to_dense())
+
+
+def test_negated_tensors_are_read(device: str, backend: str) -> None:
+    x = torch.full(SHAPE, 0.5, device=device)
+    grad = torch.randn(SHAPE, dtype=torch.complex64, device=device).conj().imag
+    delta = ak.sign_step_(torch.zeros_like(x), grad, x, 0.25, 1.0)
+    assert torch.equal(delta, 0.25 * torch.sign(grad))
+
+
+@pytest.mark.parametrize(("step", "init"), [("sign_step", "uniform_init"), ("l2_step", "l2_init")])
+def test_graphs_of_arguments_are_cut(step: str, init: str, device: str, backend: str) -> None:
+    x = torch.full(SHAPE, 0.5, device=device, requires_grad=True)
+    epsilon = torch.full((3,), 0.2, device=device, requires_grad=True)
+    start = getattr(ak, init)(x, epsilon, rng=ak.PhiloxState(0, device))
+    stepped = getattr(ak, step)(x * 0, torch.ones_like(x), x, epsilon, epsilon)
+    assert [start.requires_grad, stepped.requires_grad] == [False, False]
 
 
 def test_disjoint_parts_of_one_buffer_are_fine(device: str, backend: str) -> None:
@@ -156,9 +179,19 @@ def test_state_of_random_numbers_refuses() -> None:
     for seed in ("a", 1.5):
         with pytest.raises(TypeError, match="PhiloxState: seed: wanted an int"):
             ak.PhiloxState(seed)
-    for tensor in (torch.tensor(7), torch.tensor([0, 2**48]), torch.tensor([0.0, 1.0])):
+    rng = ak.PhiloxState(3)
+    for tensor in (torch.tensor(7), torch.tensor([0, 2**48]), torch.tensor([0.0, 1.0]), torch.tensor([-5, 3])):
         with pytest.raises(ValueError, match="PhiloxState: state: wanted"):
-            ak.PhiloxState(0).load_state_dict({"tensor": tensor})
+            rng.load_state_dict({"tensor": tensor})
+    for draw in (1.7, "1", None):
+        with pytest.raises(TypeError, match="PhiloxState: draw: wanted an int"):
+            rng.seek(draw)
+    for draw in (-1, 2**48):
+        with pytest.raises(ValueError, match="PhiloxState: draw: wanted an int in"):
+            rng.seek(draw)
+    assert (rng.seed, rng.draw) == (3, 0)
+    rng.seek(np.int64(7))
+    assert rng.draw == 7
 
 
 def test_raw_sgd_step_refuses_dtypes_it_does_not_know() -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from rows import DTYPES, EPS, SHAPES, check_moments, check_sums, gradient, images, moments, normalized, sums
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import advkernels as ak
 from advkernels.dispatch import pick
@@ -124,6 +125,11 @@ def run(
     return found | {"bias": p.bias.grad} | ({} if residual is None else {"residual": residual.grad, "total": total})
 
 
+def last(x: Tensor) -> Tensor:
+    """In channels_last memory, of which the kernels make rows without a copy."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
 def distance(found: Tensor, exact: Tensor) -> float:
     return float((found.detach().double() - exact.detach()).norm() / exact.detach().norm())
 
@@ -135,7 +141,7 @@ def test_no_further_from_float64_than_pytorch(
     dtype: torch.dtype, with_residual: bool, training: bool, device: str, backend: str
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    x, residual = (torch.randn(6, 24, 9, 7, generator=generator).to(device, dtype) for _ in range(2))
+    x, residual = (last(torch.randn(6, 24, 9, 7, generator=generator)).to(device, dtype) for _ in range(2))
     added = residual if with_residual else None
     exact = run(x.double(), None if added is None else added.double(), training, torch.float64, plain=True)
     plain = run(x, added, training, torch.float32, plain=True)
@@ -146,22 +152,57 @@ def test_no_further_from_float64_than_pytorch(
         assert distance(found[name], exact[name]) <= 2 * distance(plain[name], exact[name]) + rounding, name
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 7), (2, 3, 5, 4), (2, 3, 2, 3, 4)])
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "slice"])
-def test_shapes_and_layouts(shape: tuple[int, ...], layout: str, device: str, backend: str) -> None:
+def laid(shape: tuple[int, ...], layout: str, device: str) -> Tensor:
+    if layout == "slice":
+        return torch.randn(shape, device=device).repeat_interleave(2, 0)[::2]
+    if layout == "last slice":
+        return last(torch.randn(shape, device=device).repeat_interleave(2, 0))[::2]
+    if layout == "reversed":
+        return torch.randn(shape[::-1], device=device).movedim(tuple(range(len(shape))), tuple(range(len(shape)))[::-1])
     x = torch.randn(shape, device=device)
-    if layout == "channels_last":
-        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
-    elif layout == "slice":
-        x = torch.stack([x, x], 2)[:, :, 0]
+    return last(x) if layout == "last" else x
+
+
+SIZES = [(5, 3), (4, 3, 7), (2, 3, 5, 4), (2, 3, 1, 1), (2, 1, 5, 4), (2, 3, 2, 3, 4), (2, 3, 2, 2, 3, 2)]
+LAYOUTS = ("contiguous", "last", "slice", "last slice", "reversed")
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shapes_and_layouts(shape: tuple[int, ...], layout: str, device: str, backend: str) -> None:
+    x = laid(shape, layout, device)
     found, exact = run(x, x + 1, True, torch.float32), run(x.double(), x.double() + 1, True, torch.float64, plain=True)
     for name in exact:
         torch.testing.assert_close(found[name].double(), exact[name], rtol=1e-4, atol=1e-5)
         assert found[name].shape == exact[name].shape
 
 
+def formats(x: Tensor) -> list[bool]:
+    """Whether it is contiguous, and channels_last."""
+    return [x.is_contiguous(), x.movedim(1, -1).is_contiguous()]
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("training", [True, False])
+def test_memory_formats_are_pytorchs(
+    shape: tuple[int, ...], layout: str, training: bool, device: str, backend: str
+) -> None:
+    p, x = Parameters(shape[1], device, torch.float32), laid(shape, layout, device).requires_grad_()
+    shared: tuple[Any, ...] = (*((None, None) if training else p.running), p.weight, p.bias, training)
+    pairs = [((ak.batch_norm_relu(x, *shared),), (F.relu(F.batch_norm(x, *shared)),))]
+    for residual in (laid(shape, residual_layout, device) for residual_layout in LAYOUTS):
+        total = x + residual
+        exact = F.relu(F.batch_norm(total, *shared)), total
+        pairs.append((ak.add_batch_norm_relu(x, residual, *shared), exact))
+    for pair in pairs:
+        outs, grads = zip(*((outs, torch.autograd.grad(outs, [x], outs)) for outs in pair), strict=True)
+        assert [formats(out) for out in outs[0]] == [formats(out) for out in outs[1]]
+        assert formats(grads[0][0]) == formats(grads[1][0])
+
+
 def test_batches_are_counted_in_training_only(device: str, backend: str) -> None:
-    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    p, x = Parameters(3, device, torch.float32), last(torch.randn(4, 3, 5, 5, device=device))
     for training, count in ((True, 1), (False, 1), (True, 2)):
         ak.batch_norm_relu(x, *p.running, p.weight, p.bias, training, batches=p.batches)
         assert p.batches == count
@@ -171,7 +212,7 @@ def test_batches_are_counted_in_training_only(device: str, backend: str) -> None
 @pytest.mark.parametrize("with_residual", [True, False])
 def test_second_derivative(training: bool, with_residual: bool, device: str, backend: str) -> None:
     generator = torch.Generator().manual_seed(1)
-    x, residual = (torch.randn(3, 4, 5, 5, generator=generator).to(device).requires_grad_() for _ in range(2))
+    x, residual = (last(torch.randn(3, 4, 5, 5, generator=generator)).to(device).requires_grad_() for _ in range(2))
     found = []
     for plain in (False, True):
         p = Parameters(4, device, torch.float32)
@@ -189,9 +230,45 @@ def test_second_derivative(training: bool, with_residual: bool, device: str, bac
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
+def norms(device: str) -> list[Any]:
+    """Functions of x alone: ours and PyTorch's own, in training, without running statistics."""
+    weight, bias = torch.tensor([0.5, -2.0, 3.0], device=device), torch.tensor([0.1, 0.0, -0.2], device=device)
+    shared: tuple[Any, ...] = (None, None, weight, bias, True)
+    return [lambda x: ak.batch_norm_relu(x, *shared), lambda x: F.relu(F.batch_norm(x, *shared))]
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_batches_of_gradients(create_graph: bool, device: str, backend: str) -> None:
+    x = last(torch.randn(4, 3, 5, 5, device=device)).requires_grad_()
+    grads = torch.randn(2, *x.shape, device=device)
+    options: dict[str, bool] = {"is_grads_batched": True, "create_graph": create_graph}
+    found, exact = (torch.autograd.grad(norm(x), x, grads, **options)[0] for norm in norms(device))
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+    assert found.requires_grad == create_graph
+
+
+def test_jacobians_by_batches(device: str, backend: str) -> None:
+    x = last(torch.randn(2, 3, 4, 4, device=device))
+    found, exact = (
+        torch.autograd.functional.jacobian(lambda x, norm=norm: norm(x).sum((2, 3)), x, vectorize=True)
+        for norm in norms(device)
+    )
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_tangents_of_gradients(device: str, backend: str) -> None:
+    x = last(torch.randn(4, 3, 5, 5, device=device)).requires_grad_()
+    outs = [norm(x) for norm in norms(device)]
+    grad, tangent = torch.randn_like(x), torch.randn_like(x)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(grad, tangent)
+        found, exact = (forward_ad.unpack_dual(torch.autograd.grad(out, x, dual)[0]).tangent for out in outs)
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_arguments_that_depend_on_each_other(create_graph: bool, device: str, backend: str) -> None:
-    x = torch.randn(4, 3, 5, 5, device=device).requires_grad_()
+    x = last(torch.randn(4, 3, 5, 5, device=device)).requires_grad_()
 
     def loss(norm: Any) -> Tensor:
         weight = 1 + x.mean((0, 2, 3))
@@ -210,7 +287,7 @@ def test_arguments_that_depend_on_each_other(create_graph: bool, device: str, ba
 def test_statistics_that_moved_are_noticed(device: str, backend: str) -> None:
     if backend == "reference":
         pytest.skip("PyTorch's own batch_norm does not notice")
-    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    p, x = Parameters(3, device, torch.float32), last(torch.randn(4, 3, 5, 5, device=device))
     out = ak.batch_norm_relu(x, *p.running, p.weight, p.bias)
     ak.batch_norm_relu(x, *p.running, p.weight, p.bias, True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -218,13 +295,22 @@ def test_statistics_that_moved_are_noticed(device: str, backend: str) -> None:
 
 
 def test_strided_columns(device: str, backend: str) -> None:
-    x, columns = torch.randn(4, 3, 5, 5, device=device), torch.rand(3, 4, device=device) + 0.5
+    x, columns = last(torch.randn(4, 3, 5, 5, device=device)), torch.rand(3, 4, device=device) + 0.5
     given = columns.unbind(1)
     torch.testing.assert_close(ak.batch_norm_relu(x, *given), F.relu(F.batch_norm(x, *given)), rtol=1e-5, atol=1e-6)
 
 
+def test_negated_columns(device: str, backend: str) -> None:
+    x = last(torch.randn(4, 3, 5, 5, device=device))
+    columns = [torch.ones(3, device=device) for _ in range(3)]
+    given = [torch.zeros(3, dtype=torch.complex64, device=device).conj().imag for _ in range(2)]
+    found = ak.batch_norm_relu(x, given[0], *columns, True)
+    torch.testing.assert_close(found, F.relu(F.batch_norm(x, given[1], *columns, True)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*given, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_are_made_where_they_are_wanted(device: str, backend: str) -> None:
-    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    p, x = Parameters(3, device, torch.float32), last(torch.randn(4, 3, 5, 5, device=device))
     p.weight.requires_grad_(False)
     (grad,) = torch.autograd.grad(ak.batch_norm_relu(x, *p.running, p.weight, p.bias).sum(), [p.bias])
     assert (grad > 0).all()
@@ -236,7 +322,7 @@ def test_gradients_are_made_where_they_are_wanted(device: str, backend: str) -> 
 
 
 def test_compile_fullgraph_and_functional_transforms(device: str, backend: str) -> None:
-    p, x = Parameters(3, device, torch.float32), torch.randn(4, 3, 5, 5, device=device)
+    p, x = Parameters(3, device, torch.float32), last(torch.randn(4, 3, 5, 5, device=device))
     torch.compiler.reset()
 
     def norm(x: Tensor) -> Tensor:
@@ -248,14 +334,23 @@ def test_compile_fullgraph_and_functional_transforms(device: str, backend: str) 
 
 
 def test_other_dtypes_are_pytorchs(device: str, backend: str) -> None:
-    x = torch.randn(4, 3, 5, 5, device=device, dtype=torch.float64)
+    x = last(torch.randn(4, 3, 5, 5, device=device, dtype=torch.float64))
     p = Parameters(3, device, torch.float64)
     found = ak.batch_norm_relu(x, *p.running, p.weight, p.bias)
     assert torch.equal(found, F.relu(F.batch_norm(x, *p.running, p.weight, p.bias)))
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4, 4), (2, 3, 0, 4)])
+@pytest.mark.parametrize("training", [True, False])
+def test_empty_batches_are_pytorchs(shape: tuple[int, ...], training: bool, device: str, backend: str) -> None:
+    x = torch.zeros(shape, device=device)
+    found, exact = (run(x, None, training, torch.float32, plain=plain) for plain in (False, True))
+    for name in exact:
+        assert torch.equal(found[name], exact[name]), name
+
+
 def test_without_running_statistics_the_batch_normalises(device: str, backend: str) -> None:
-    x, p = torch.randn(4, 3, 5, 5, device=device), Parameters(3, device, torch.float32)
+    x, p = last(torch.randn(4, 3, 5, 5, device=device)), Parameters(3, device, torch.float32)
     for training in (True, False):
         found = ak.batch_norm_relu(x, None, None, p.weight, p.bias, training)
         torch.testing.assert_close(found, F.relu(F.batch_norm(x, None, None, p.weight, p.bias, True)))

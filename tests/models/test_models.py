@@ -110,6 +110,13 @@ def test_preact_shortcut_takes_the_raw_input(device: str, float32_convolutions: 
     torch.testing.assert_close(shortcut, F.conv2d(x, block.shortcut.weight, stride=2))
 
 
+@pytest.mark.parametrize(("name", "options"), [("preactresnet18", {"width": 8}), ("wideresnet", {"depth": 10})])
+def test_converted_norms_are_refused(name: str, options: dict[str, int]) -> None:
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(models.build(name, 10, **options)).eval()
+    with pytest.raises(UserError, match=r"wanted BatchNormReLU, .* got SyncBatchNorm; build the model again"):
+        model(torch.zeros(2, 3, 32, 32))
+
+
 @pytest.mark.parametrize(
     ("name", "channels", "options", "message"),
     [

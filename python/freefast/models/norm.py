@@ -3,12 +3,14 @@
 from torch import Tensor, nn
 
 import advkernels as ak
+from freefast.errors import UserError
 
 
 class BatchNormReLU(nn.BatchNorm2d):
     """relu(batch_norm(x)), under the names of BatchNorm2d's weights and statistics.
 
-    A BatchNorm by type, so that what looks for those finds it; what puts another kind in its place loses the ReLU.
+    A BatchNorm by type, so that what looks for those finds it; what puts another kind in its place, as
+    nn.SyncBatchNorm.convert_sync_batchnorm does, loses the ReLU: `require_relu` tells of it.
 
     channels: of the images
     """
@@ -31,3 +33,13 @@ class BatchNormReLU(nn.BatchNorm2d):
     @property
     def _columns(self) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
         return self.running_mean, self.running_var, self.weight, self.bias
+
+
+def require_relu(*norms: nn.Module) -> None:
+    """Raises: UserError where one was converted to another kind of BatchNorm."""
+    for norm in norms:
+        if not isinstance(norm, BatchNormReLU):
+            raise UserError(
+                f"model: BatchNorm: wanted BatchNormReLU, which has the ReLU in it, got {type(norm).__name__}; "
+                "build the model again and do not convert its BatchNorms"
+            )

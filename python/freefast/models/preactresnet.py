@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from freefast.errors import UserError
-from freefast.models.norm import BatchNormReLU
+from freefast.models.norm import BatchNormReLU, require_relu
 
 _BLOCKS = 2
 _STRIDES = (1, 2, 2, 2)
@@ -48,6 +48,7 @@ class PreActResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W). Returns: (N, num_classes) logits."""
+        require_relu(self.norm)
         features, _ = self.norm.add(*run(self.blocks, self.stem(x)))
         return self.linear(features.mean((2, 3)))
 
@@ -78,7 +79,9 @@ class PreActBlock(nn.Module):
         """The block of branch + shortcut, not yet summed itself.
 
         branch, shortcut: (N, inputs, H, W). Returns: two of (N, outputs, H / stride, W / stride).
+        Raises: UserError where its BatchNorms were converted to another kind.
         """
+        require_relu(self.norm1, self.norm2)
         active, x = (self.norm1(branch), branch) if shortcut is None else self.norm1.add(branch, shortcut)
         return self.conv2(self.norm2(self.conv1(active))), self.project(x, active)
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from freefast.errors import UserError
-from freefast.models.norm import BatchNormReLU
+from freefast.models.norm import BatchNormReLU, require_relu
 from freefast.models.preactresnet import PreActBlock, run
 
 _STEM = 16
@@ -46,6 +46,7 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W). Returns: (N, num_classes) logits."""
+        require_relu(self.norm)
         features, _ = self.norm.add(*run(self.blocks, self.stem(x)))
         return self.linear(features.mean((2, 3)))
 
