@@ -152,6 +152,40 @@ def test_the_collapse_is_in_figures_5_and_8() -> None:
         assert any(line.get_ydata()[-1] == 0.003 for line in robust.get_lines())
 
 
+SHOWING_THE_COLLAPSE = {"table-7.1", "figure-5", "figure-8"}
+COLLAPSE = (
+    r"fast preactresnet18, alpha=10/255, 90 epochs, collapsed.* 0\.836 / 0\.434 .* epoch 85, .* 0\.103 in epoch 86 and "
+    r"0\.001 in epoch 87, .* 0\.903 / 0\.003 in epoch 90"
+)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_with_the_collapse_says_so(name: str, tmp_path: Path) -> None:
+    """In its file, on the page, on the terminal; also before any run of ours is there."""
+    lines = tables.rows(name, {}, dict.fromkeys(LOGS, "waiting"))
+    tables.write(name, lines, "note", tmp_path)
+    for text in ((tmp_path / f"{name}.md").read_text(), tables.section(name, lines).text, " ".join(tables.notes(name))):
+        assert bool(re.search(COLLAPSE, text)) == (name in SHOWING_THE_COLLAPSE)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_with_the_collapse_says_so(name: str) -> None:
+    """In the picture, within its width, and in its caption on the page."""
+    drawn = figures.figure(name, {}, "note")
+    (legend,) = drawn.legends
+    (picture,) = figures.section(name, Path("figure.png")).pictures
+    for text in (legend.get_title().get_text().replace("\n", " "), picture.caption):
+        assert bool(re.search(COLLAPSE, text)) == (name in SHOWING_THE_COLLAPSE)
+    drawn.draw_without_rendering()
+    assert legend.get_window_extent().x0 >= 0
+    assert legend.get_window_extent().x1 <= drawn.bbox.width
+
+
+def test_the_row_is_of_the_epoch_before_the_collapse() -> None:
+    row = published.table_rows()["table-7.1"][1]
+    assert (row["natural"], row["pgd50"]) == (0.836, 0.434)
+
+
 def test_a_figure_without_ours_has_the_logs_alone(tmp_path: Path) -> None:
     path = figures.write("figure-6", {}, "nothing yet", tmp_path)
     assert path.read_bytes().startswith(b"\x89PNG")

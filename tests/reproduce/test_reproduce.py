@@ -92,6 +92,7 @@ def test_again_it_trains_nothing(copy: Path, no_training: None, capsys: pytest.C
     assert small.numbers(copy) == before
     out = capsys.readouterr().out
     assert "ours, best (peeks)" in out
+    assert out.replace("\n", " ").count("which its row does not show") == 1
     assert "left:" not in out
 
 

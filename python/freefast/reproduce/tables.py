@@ -8,7 +8,7 @@ from freefast.reporting import Run, table
 from freefast.reporting.curves import series
 from freefast.reporting.section import Section
 from freefast.reporting.table import Column
-from freefast.reproduce import published
+from freefast.reproduce import collapses, published
 from freefast.reproduce.contents import NOTES, TABLES
 
 ACCURACIES = ("natural", "pgd10", "pgd20", "pgd50")
@@ -113,9 +113,14 @@ def title(name: str) -> str:
     return f"Table of section {name.removeprefix('table-')}"
 
 
+def notes(name: str) -> list[str]:
+    """What a reader must know of the report's own numbers in a table."""
+    return ([NOTES[name]] if name in NOTES else []) + collapses.remarks(TABLES[name])
+
+
 def _remarks(name: str, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     peeks = any(line["whose"] == PEEKED for line in lines)
-    return [PEEKING] * peeks + ([NOTES[name]] if name in NOTES else [])
+    return [PEEKING] * peeks + notes(name)
 
 
 def _difference(ours: Mapping[str, float], theirs: Mapping[str, Any]) -> dict[str, float]:
