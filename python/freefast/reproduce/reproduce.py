@@ -65,7 +65,10 @@ class _Held:
 def reproduce(config: ReproduceConfig, progress: Progress | None = None) -> Reproduction:
     """Run what is left of the queue, then write tables, figures, `results.json` and `report.html` into `config.out`.
 
-    Runs that are finished are kept, interrupted ones gone on with at their last epoch, whatever interrupted them.
+    Runs that are finished are kept, interrupted ones gone on with at their last epoch, whatever interrupted them; those
+    that were evaluated by other settings than their own since are evaluated again.
+
+    Warns: UserWarning for each that is evaluated again.
 
     Raises: UserError where data or device are not there, or the folder is of other settings, holds something else or is
         worked in by another process.
@@ -73,10 +76,10 @@ def reproduce(config: ReproduceConfig, progress: Progress | None = None) -> Repr
     runs = config.runs()
     _require_settings(config)
     setup.pick_device(config.device)
-    setup.make_data(next(iter(runs.values())))
+    data = setup.make_data(next(iter(runs.values())))
     with _alone_in(config.out):
         _write_settings(config)
-        queue = Queue(runs, config.budget_minutes)
+        queue = Queue(runs, config.budget_minutes, len(data.test))
         queue.work(progress)
         return _write(config, queue)
 
@@ -139,7 +142,7 @@ def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
 
 def _held(config: ReproduceConfig, queue: Queue, recipes: Sequence[str], note: str) -> _Held:
     """Those of the queue and those that earlier calls were for; the note is left with each that is finished."""
-    before = Queue({name: config.run_of(name) for name in recipes if name not in queue.runs}, 0)
+    before = Queue({name: config.run_of(name) for name in recipes if name not in queue.runs}, 0, queue.samples)
     held = _Held(states={**before.states, **queue.states}, failures={**before.failures, **queue.failures})
     for name in [name for name, state in held.states.items() if state == "finished"]:
         folder = config.run_of(name).out
