@@ -169,6 +169,25 @@ def test_a_report_of_its_runs(copy: Path, tmp_path: Path, capsys: pytest.Capture
     assert [row["setting"] for row in reporting.results.read(tmp_path / "own").rows] == ["alpha=0.25", "m=8"]
 
 
+def test_a_report_of_its_runs_names_them_and_the_scale(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Two runs of one method and setting, of other batches."""
+    again = shutil.copytree(copy / "runs" / FAST, copy / "runs" / "fast-again")
+    content = json.loads((again / "results.json").read_text(encoding="utf-8"))
+    content["rows"][-1]["batch_size"] = 64
+    (again / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    assert main(["report", str(copy), "--no-pictures", "--out", str(tmp_path / "own")]) == 0
+    said = "Scale tiny, which is not the report's"
+    told = capsys.readouterr().out
+    text = (tmp_path / "own" / "table.md").read_text(encoding="utf-8")
+    for name, batch in ((FAST, 32), ("fast-again", 64)):
+        assert f"| {name} | fast | alpha=0.25 | {batch} |" in text
+        assert re.search(rf"^{name} +fast +alpha=0.25 +{batch} ", told, re.MULTILINE)
+    assert text.startswith(said)
+    assert told.replace("\n", " ").count(said) == 1
+
+
 def test_the_note_stays_on_every_page_of_the_runs(copy: Path, tmp_path: Path) -> None:
     said = "Scale tiny, which is not the report&#x27;s"
     assert main(["report", str(copy), "--no-pictures", "--out", str(tmp_path / "own")]) == 0

@@ -79,6 +79,11 @@ class Run:
         )  # fmt: skip
 
 
+def notes(runs: Sequence[Run]) -> str:
+    """What a reader must know of some runs first, each text once."""
+    return " ".join(dict.fromkeys(run.note for run in runs if run.note))
+
+
 def write(
     folder: Path | str, rows: Sequence[Row], environment: Mapping[str, Any], summary: Mapping[str, Any] | None = None
 ) -> Path:
