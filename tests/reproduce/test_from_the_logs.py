@@ -1,6 +1,7 @@
 """The tables, made of the report's own logs as if they were our runs, are the report's tables."""
 
 import csv
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -106,6 +107,24 @@ def test_differences_are_ours_less_the_reports() -> None:
 def test_a_run_that_is_not_there_says_so() -> None:
     lines = tables.rows("table-7.2", {}, dict.fromkeys(LOGS, "waiting"))
     assert [line["whose"] for line in lines] == ["report", "ours: waiting"] * 2
+
+
+def test_narrow_lines_say_what_is_not_the_reports() -> None:
+    """Nothing of the report's own runs; of others model, setting and batch."""
+    ours = [line["run"] for line in tables.narrow(LINES["table-7.2"]) if line["whose"].startswith("ours")]
+    assert ours == ["ours, last epoch", tables.PEEKED] * 2
+    runs = published.runs()
+    recipe = TABLES["table-7.2"][1]
+    other = {"model": "resnet50_cifar", "setting": "alpha=0.25", "batch_size": 32}
+    runs[recipe] = dataclasses.replace(runs[recipe], row={**runs[recipe].row, **other})
+    lines = tables.narrow(tables.rows("table-7.2", runs, {}))
+    assert [line["run"] for line in lines[5:]] == [
+        "fast resnet50, alpha=10/255, batch 128: report",
+        "ours, last epoch: resnet50_cifar, alpha=0.25, batch 32",
+        "difference",
+        "ours, best (peeks): resnet50_cifar, alpha=0.25, batch 32",
+        "difference",
+    ]
 
 
 def test_files_of_a_table(tmp_path: Path) -> None:

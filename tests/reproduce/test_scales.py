@@ -22,3 +22,11 @@ def test_what_takes_the_place_of_the_reports_data_is_named(dataset: str, scale: 
     said = described(scale, TrainConfig(method="fast", dataset=dataset, limit_train=96, limit_test=64))
     assert INSTEAD[dataset] in said
     assert ("in the place of CIFAR-10" in said) == (dataset != "cifar10")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("dataset", get_args(DatasetName))
+def test_names_that_are_not_of_the_settings_are_told_of(dataset: str, scale: str) -> None:
+    """All that is shrunk, and digits, whose epsilon, alpha and networks are others."""
+    said = described(scale, TrainConfig(method="fast", dataset=dataset, limit_train=96, limit_test=64))
+    assert ("Names of runs are those of the report's recipes" in said) == (scale != "full" or dataset == "digits")

@@ -52,6 +52,9 @@ _DATA: Mapping[DatasetName, str] = {
 """The data, and where they are not the report's, what they and a network of their own stand for."""
 
 
+_NAMES = " Names of runs are those of the report's recipes; what was run stands in the columns and under Settings."
+
+
 def described(name: ScaleName, run: TrainConfig) -> str:
     """What a reader must know of the figures, in one line.
 
@@ -60,11 +63,11 @@ def described(name: ScaleName, run: TrainConfig) -> str:
     scale = SCALES[name]
     data = f"{_DATA[run.dataset]}, epsilon {run.epsilon:.4g}, precision {_precision(run)}, seed {run.seed}"
     if name == "full":
-        return f"Scale full: the report's epochs; {data}."
+        return f"Scale full: the report's epochs; {data}.{_NAMES if run.dataset == 'digits' else ''}"
     batch = "" if scale.batch == 1 else f"batches 1/{scale.batch} as large, "
     return (
         f"Scale {name}, which is not the report's: 1/{scale.epochs} of the epochs, {batch}at most {run.limit_train} "
-        f"training and {run.limit_test} test images, networks of width {run.width} in the place of 64; {data}."
+        f"training and {run.limit_test} test images, networks of width {run.width} in the place of 64; {data}.{_NAMES}"
     )
 
 
