@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.axes import Axes
 
+from freefast.reporting import time_accuracy
 from freefast.reporting.curves import PALETTE
 from freefast.reproduce import figures, published, tables
 from freefast.reproduce.contents import FIGURES, LOGS, TABLES, chosen, recipes_of
@@ -210,6 +211,19 @@ def test_a_figure_without_ours_has_the_logs_alone(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "figure-6.svg").read_text(encoding="utf-8")
     assert [len(axes.get_lines()) for axes in figures.figure("figure-6", {}).axes] == [2, 2]
+
+
+def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
+    """Also made at another time, which an SVG else names."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    with pytest.MonkeyPatch.context() as patch:
+        for day, folder in enumerate(folders):
+            folder.mkdir()
+            patch.setenv("SOURCE_DATE_EPOCH", str(86400 * day))
+            figures.write("figure-6", {}, "nothing yet", folder)
+            time_accuracy.plot(list(published.runs().values()), folder)
+    for name in ("figure-6.svg", "figure-6.png", "time_accuracy.svg", "time_accuracy.png"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
 
 
 def test_what_is_asked_for() -> None:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from freefast.reporting import Run
-from freefast.reporting.curves import DPI, MARKERS, PALETTE, epoch_ticks, series
+from freefast.reporting.curves import MARKERS, PALETTE, epoch_ticks, series
+from freefast.reporting.drawing import save
 from freefast.reporting.section import Picture, Section
 from freefast.reproduce import collapses, published
 from freefast.reproduce.contents import FIGURES
@@ -40,10 +41,8 @@ def write(name: str, ours: Mapping[str, Run], note: str, folder: Path) -> Path:
     ours: finished runs by their recipes
     note: what stands below the figure
     """
-    drawn = figure(name, ours, note)
-    drawn.savefig(folder / f"{name}.svg", format="svg", metadata={"Date": None})
     path = folder / f"{name}.png"
-    drawn.savefig(path, dpi=DPI, format="png")
+    save(figure(name, ours, note), path, path.with_suffix(".svg"))
     return path
 
 
