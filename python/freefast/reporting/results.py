@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from freefast.atomic import replace_text
 from freefast.attacks import NAMED
 from freefast.errors import UserError
 
@@ -97,9 +97,7 @@ def write(
     content: dict[str, Any] = {"rows": [_finite(row) for row in rows], "environment": dict(environment)}
     if summary is not None:
         content["summary"] = dict(summary)
-    unfinished = path.with_name(".results.json.part")
-    unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path
 
 
