@@ -362,7 +362,7 @@ def test_half_written_pages_and_settings_are_written_again(finished: Path, copy:
         (["--scale", "small"], "--scale: .* was made with tiny, not small: give another --out"),
         (["--seed", "1"], "--seed: .* was made with 0, not 1"),
         (["--dataset", "fake"], "--dataset: .* was made with digits, not fake"),
-        (["--precision", "fp32"], "--precision: .* was made with None, not fp32"),
+        (["--precision", "fp32"], "--precision: .* was made with auto, not fp32"),
         (["--only", "table-9"], "only: wanted some of table-5.1"),
         (["--budget-minutes", "-1"], "budget_minutes: wanted a number of at least 0"),
         (["--precision", "half"], "precision: wanted one of fp32"),

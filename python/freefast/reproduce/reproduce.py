@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 from rich.progress import Progress
 
 from freefast import reporting
+from freefast.atomic import replace_text
 from freefast.errors import UserError
 from freefast.pictures import draw
 from freefast.reporting import Run, falls, time_accuracy
@@ -109,14 +109,17 @@ def _require_settings(config: ReproduceConfig) -> None:
     for name, wanted in config.kept().items():
         if stored.get(name) != wanted:
             option = name.replace("_", "-")
-            before = f"{config.out} was made with {stored.get(name)}, not {wanted}"
+            before = f"{config.out} was made with {_shown(name, stored.get(name))}, not {_shown(name, wanted)}"
             raise UserError(f"--{option}: {before}: give another --out")
 
 
+def _shown(name: str, value: Any) -> str:
+    """A setting as the command line has it; what was left open."""
+    return str(value) if value is not None else "auto" if name == "precision" else "none"
+
+
 def _write_settings(config: ReproduceConfig) -> None:
-    part = config.out / f".{_SETTINGS}.part"
-    part.write_text(json.dumps(config.kept(), indent=2) + "\n", encoding="utf-8")
-    os.replace(part, config.out / _SETTINGS)
+    replace_text(config.out / _SETTINGS, json.dumps(config.kept(), indent=2) + "\n")
 
 
 def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
