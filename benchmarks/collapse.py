@@ -28,7 +28,8 @@ from matplotlib.figure import Figure
 import freefast as ff
 from freefast.progress import bars
 from freefast.reporting import Run
-from freefast.reporting.curves import DPI, MARKERS, PALETTE, epoch_ticks
+from freefast.reporting.curves import MARKERS, PALETTE, epoch_ticks
+from freefast.reporting.drawing import save
 from freefast.training import setup
 from freefast.training.run_folder import RunFolder
 
@@ -179,7 +180,7 @@ def main() -> int:
     )
     settings = {"classes": CLASSES, **{name: shared[name] for name in kept}}
     path = write("collapse", {"settings": settings, "runs": runs, "claims": found_true})
-    figure(runs).savefig(path.with_suffix(".png"), dpi=DPI)
+    save(figure(runs), path.with_suffix(".png"))
     print(found_true)
     return int(not all(found_true.values()))
 

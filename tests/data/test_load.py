@@ -93,7 +93,7 @@ def test_load_takes_normalisation() -> None:
         ({"name": "fake", "image_size": 0}, "image_size: wanted at least 1 pixel, got 0"),
         ({"name": "digits", "mean": (0.5, 0.5)}, "mean: wanted 1 numbers, one for each channel, got 2"),
         ({"name": "digits", "std": (0.0,)}, "std: wanted numbers above 0"),
-        ({"name": "imagefolder"}, "root: imagefolder wants the folder"),
+        ({"name": "imagefolder"}, "--data-root: imagefolder wants the folder that holds train/ and test/"),
     ],
 )
 def test_bad_input_is_one_clear_line(arguments: dict, message: str) -> None:

@@ -123,6 +123,21 @@ def test_names_cannot_break_the_table():
     assert "<i>" not in table.html([row])
 
 
+def test_rows_are_told_apart():
+    """By the run's name where method and setting are not enough, by models and batch sizes where these differ."""
+
+    def titles(*rows):
+        return [column.title for column in table.columns(rows)]
+
+    row = {**ROWS[0], "batch_size": 128, "run": "first"}
+    assert titles(row) == titles(row, {**row, "setting": "m=4", "run": "second"}) == TITLES
+    assert titles(row, {**row, "run": "second"}) == ["Run", *TITLES]
+    assert titles(ROWS[0], ROWS[0]) == TITLES
+    other = {**row, "model": "resnet50", "batch_size": 256, "run": "second"}
+    assert titles(row, other) == ["Run", "Method", "Model", "Setting", "Batch", *TITLES[2:]]
+    assert table.markdown([row, other]).splitlines()[3].startswith("| second | free | resnet50 | m=2 | 256 | 0.895 |")
+
+
 def test_no_rows_give_a_head_alone():
     assert len(table.markdown([]).splitlines()) == 2
     assert "Method" in rendered([])
@@ -141,6 +156,13 @@ def test_csv_reads_back_equal(tmp_path):
         assert {key for key, text in read.items() if text == ""} == {key for key in read if row.get(key) is None}
         for key, value in row.items():
             assert value is None or type(value)(read[key]) == value
+
+
+def test_a_note_stands_before_the_table(tmp_path):
+    table.write(ROWS, tmp_path, note="Tiny <b>\nscale")
+    head, empty, *rest = (tmp_path / "table.md").read_text().splitlines(keepends=True)
+    assert (head, empty) == ("Tiny &lt;b&gt; scale\n", "\n")
+    assert "".join(rest) == table.markdown(ROWS)
 
 
 def test_write_leaves_the_markdown_beside_it(tmp_path):

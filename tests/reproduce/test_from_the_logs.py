@@ -1,6 +1,7 @@
 """The tables, made of the report's own logs as if they were our runs, are the report's tables."""
 
 import csv
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.axes import Axes
 
+from freefast.reporting import time_accuracy
 from freefast.reporting.curves import PALETTE
 from freefast.reproduce import figures, published, tables
 from freefast.reproduce.contents import FIGURES, LOGS, TABLES, chosen, recipes_of
@@ -108,6 +110,24 @@ def test_a_run_that_is_not_there_says_so() -> None:
     assert [line["whose"] for line in lines] == ["report", "ours: waiting"] * 2
 
 
+def test_narrow_lines_say_what_is_not_the_reports() -> None:
+    """Nothing of the report's own runs; of others model, setting and batch."""
+    ours = [line["run"] for line in tables.narrow(LINES["table-7.2"]) if line["whose"].startswith("ours")]
+    assert ours == ["ours, last epoch", tables.PEEKED] * 2
+    runs = published.runs()
+    recipe = TABLES["table-7.2"][1]
+    other = {"model": "resnet50_cifar", "setting": "alpha=0.25", "batch_size": 32}
+    runs[recipe] = dataclasses.replace(runs[recipe], row={**runs[recipe].row, **other})
+    lines = tables.narrow(tables.rows("table-7.2", runs, {}))
+    assert [line["run"] for line in lines[5:]] == [
+        "fast resnet50, alpha=10/255, batch 128: report",
+        "ours, last epoch: resnet50_cifar, alpha=0.25, batch 32",
+        "difference",
+        "ours, best (peeks): resnet50_cifar, alpha=0.25, batch 32",
+        "difference",
+    ]
+
+
 def test_files_of_a_table(tmp_path: Path) -> None:
     tables.write("table-7.1", LINES["table-7.1"], "Scale full", tmp_path)
     text = (tmp_path / "table-7.1.md").read_text(encoding="utf-8")
@@ -152,11 +172,58 @@ def test_the_collapse_is_in_figures_5_and_8() -> None:
         assert any(line.get_ydata()[-1] == 0.003 for line in robust.get_lines())
 
 
+SHOWING_THE_COLLAPSE = {"table-7.1", "figure-5", "figure-8"}
+COLLAPSE = (
+    r"fast preactresnet18, alpha=10/255, 90 epochs, collapsed.* 0\.836 / 0\.434 .* epoch 85, .* 0\.103 in epoch 86 and "
+    r"0\.001 in epoch 87, .* 0\.903 / 0\.003 in epoch 90"
+)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_with_the_collapse_says_so(name: str, tmp_path: Path) -> None:
+    """In its file, on the page, on the terminal; also before any run of ours is there."""
+    lines = tables.rows(name, {}, dict.fromkeys(LOGS, "waiting"))
+    tables.write(name, lines, "note", tmp_path)
+    for text in ((tmp_path / f"{name}.md").read_text(), tables.section(name, lines).text, " ".join(tables.notes(name))):
+        assert bool(re.search(COLLAPSE, text)) == (name in SHOWING_THE_COLLAPSE)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_with_the_collapse_says_so(name: str) -> None:
+    """In the picture, within its width, and in its caption on the page."""
+    drawn = figures.figure(name, {}, "note")
+    (legend,) = drawn.legends
+    (picture,) = figures.section(name, Path("figure.png")).pictures
+    for text in (legend.get_title().get_text().replace("\n", " "), picture.caption):
+        assert bool(re.search(COLLAPSE, text)) == (name in SHOWING_THE_COLLAPSE)
+    drawn.draw_without_rendering()
+    assert legend.get_window_extent().x0 >= 0
+    assert legend.get_window_extent().x1 <= drawn.bbox.width
+
+
+def test_the_row_is_of_the_epoch_before_the_collapse() -> None:
+    row = published.table_rows()["table-7.1"][1]
+    assert (row["natural"], row["pgd50"]) == (0.836, 0.434)
+
+
 def test_a_figure_without_ours_has_the_logs_alone(tmp_path: Path) -> None:
     path = figures.write("figure-6", {}, "nothing yet", tmp_path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "figure-6.svg").read_text(encoding="utf-8")
     assert [len(axes.get_lines()) for axes in figures.figure("figure-6", {}).axes] == [2, 2]
+
+
+def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
+    """Also made at another time, which an SVG else names."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    with pytest.MonkeyPatch.context() as patch:
+        for day, folder in enumerate(folders):
+            folder.mkdir()
+            patch.setenv("SOURCE_DATE_EPOCH", str(86400 * day))
+            figures.write("figure-6", {}, "nothing yet", folder)
+            time_accuracy.plot(list(published.runs().values()), folder)
+    for name in ("figure-6.svg", "figure-6.png", "time_accuracy.svg", "time_accuracy.png"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
 
 
 def test_what_is_asked_for() -> None:

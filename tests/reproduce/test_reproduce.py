@@ -17,9 +17,11 @@ from freefast.cli import main
 from freefast.reproduce import figures, queue
 from freefast.reproduce.config import ReproduceConfig
 from freefast.reproduce.contents import FIGURES, TABLES
+from freefast.reproduce.evaluated import departures
 from freefast.reproduce.queue import Queue
 from freefast.training import loop
 from freefast.training.captured import CapturedStep
+from freefast.training.run_folder import RunFolder
 
 FREE, FAST = "free-preactresnet18-m8-e90", "fast-preactresnet18-128-a10-e90"
 ONLY = ["--only", "table-7.1"]
@@ -92,7 +94,56 @@ def test_again_it_trains_nothing(copy: Path, no_training: None, capsys: pytest.C
     assert small.numbers(copy) == before
     out = capsys.readouterr().out
     assert "ours, best (peeks)" in out
+    assert out.replace("\n", " ").count("which its row does not show") == 1
     assert "left:" not in out
+
+
+def test_a_run_that_was_evaluated_otherwise_is_evaluated_again(
+    finished: Path, copy: Path, no_training: None, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["evaluate", str(copy / "runs" / FAST), "--steps", "10", "--restarts", "5"]) == 0
+    capsys.readouterr()
+    assert small.reproduce(*ONLY, "--budget-minutes", "0", "--out", str(copy)) == 0
+    told = capsys.readouterr()
+    assert f"left: {FAST}: go on" in told.out
+    assert "ours: trained" in told.out
+    assert "warning" not in told.err
+    assert small.reproduce(*ONLY, "--out", str(copy)) == 0
+    told = capsys.readouterr()
+    line = f"warning: {FAST}: evaluated again by its own settings: its results have restarts 5, not 1, no PGD-50\n"
+    assert told.err.count(line) == told.err.count("warning") == 1
+    assert "left:" not in told.out
+    assert small.numbers(copy) == small.numbers(finished)
+    assert small.reproduce(*ONLY, "--out", str(copy)) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("restarts", 5, "restarts 5, not 1"),
+        ("evaluated_in", "half-bf16", "evaluated_in half-bf16, not fp32"),
+        ("epsilon", 0.1, "epsilon 0.1, not 0.2"),
+        ("samples", None, "samples None, not 10"),
+        ("natural", None, "no natural accuracy"),
+        ("pgd50", None, "no PGD-50"),
+    ],
+)
+def test_what_says_that_a_row_is_of_another_evaluation(key: str, value: object, said: str, copy: Path) -> None:
+    run = RunFolder(copy / "runs" / FAST).read_config()
+    assert departures(run, 10) == []
+    path = run.out / "results.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["rows"][-1][key] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert departures(run, 10) == [said]
+
+
+def test_more_steps_of_the_same_evaluation_are_kept(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["evaluate", str(copy / "runs" / FAST), "--steps", "3"]) == 0
+    assert small.reproduce(*ONLY, "--out", str(copy)) == 0
+    assert "evaluated again" not in capsys.readouterr().err
+    assert {"pgd3", "pgd50"} <= set(reporting.results.read(copy / "runs" / FAST).rows[-1])
 
 
 def test_another_table_keeps_the_runs_that_are_there(copy: Path, capsys: pytest.CaptureFixture) -> None:
@@ -116,6 +167,25 @@ def test_a_report_of_its_runs(copy: Path, tmp_path: Path, capsys: pytest.Capture
     assert (copy / "results.json").read_bytes() == before
     assert main(["report", str(copy), "--no-pictures", "--out", str(tmp_path / "own")]) == 0
     assert [row["setting"] for row in reporting.results.read(tmp_path / "own").rows] == ["alpha=0.25", "m=8"]
+
+
+def test_a_report_of_its_runs_names_them_and_the_scale(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Two runs of one method and setting, of other batches."""
+    again = shutil.copytree(copy / "runs" / FAST, copy / "runs" / "fast-again")
+    content = json.loads((again / "results.json").read_text(encoding="utf-8"))
+    content["rows"][-1]["batch_size"] = 64
+    (again / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    assert main(["report", str(copy), "--no-pictures", "--out", str(tmp_path / "own")]) == 0
+    said = "Scale tiny, which is not the report's"
+    told = capsys.readouterr().out
+    text = (tmp_path / "own" / "table.md").read_text(encoding="utf-8")
+    for name, batch in ((FAST, 32), ("fast-again", 64)):
+        assert f"| {name} | fast | alpha=0.25 | {batch} |" in text
+        assert re.search(rf"^{name} +fast +alpha=0.25 +{batch} ", told, re.MULTILINE)
+    assert text.startswith(said)
+    assert told.replace("\n", " ").count(said) == 1
 
 
 def test_the_note_stays_on_every_page_of_the_runs(copy: Path, tmp_path: Path) -> None:
@@ -292,7 +362,7 @@ def test_half_written_pages_and_settings_are_written_again(finished: Path, copy:
         (["--scale", "small"], "--scale: .* was made with tiny, not small: give another --out"),
         (["--seed", "1"], "--seed: .* was made with 0, not 1"),
         (["--dataset", "fake"], "--dataset: .* was made with digits, not fake"),
-        (["--precision", "fp32"], "--precision: .* was made with None, not fp32"),
+        (["--precision", "fp32"], "--precision: .* was made with auto, not fp32"),
         (["--only", "table-9"], "only: wanted some of table-5.1"),
         (["--budget-minutes", "-1"], "budget_minutes: wanted a number of at least 0"),
         (["--precision", "half"], "precision: wanted one of fp32"),
@@ -350,7 +420,7 @@ def test_a_run_that_fails_does_not_keep_the_others_from_theirs(
 def test_the_shortest_run_is_the_first() -> None:
     config = ReproduceConfig(dataset="digits")
     runs = config.runs()
-    order = list(Queue(runs, 0).runs)
+    order = list(Queue(runs, 0, 10_000).runs)
     assert order[0] == "free-preactresnet18-m2-e45"  # 90 passes, as Fast's 45 epochs have, and named first
     assert set(order[-2:]) == {"free-preactresnet18-m8-e90", "free-resnet50-m8-e90"}
     assert len(order) == 12

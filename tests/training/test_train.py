@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +186,17 @@ def test_results_of_weights_that_are_trained_on_are_dropped(
     monkeypatch.setattr(loop.results, "finish", lambda *_: {})
     train(config, resume=True)
     assert not (config.out / "results.json").exists()
+
+
+def test_files_may_be_read_by_whom_the_user_lets(config: TrainConfig) -> None:
+    before = os.umask(0o027)
+    try:
+        train(dataclasses.replace(config, guard_samples=2))
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in config.out.iterdir()}
+    assert {"model.safetensors", "best.safetensors", "checkpoint.pt", "results.json", "verdicts.npz"} <= set(modes)
+    assert set(modes.values()) == {0o640}
 
 
 def test_metrics_ahead_of_the_checkpoint_are_dropped(config: TrainConfig, tmp_path: Path) -> None:

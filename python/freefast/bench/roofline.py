@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from freefast.reporting.curves import DPI, MARKERS, PALETTE
+from freefast.reporting.curves import MARKERS, PALETTE
+from freefast.reporting.drawing import save
 from freefast.reporting.results import Row
 
 _PANEL, _LINE, _LEGEND = 3.6, 0.2, 3.0  # inches: a panel's side, a legend's line, a legend's width
@@ -20,9 +21,7 @@ _DECADES = 1.5  # of intensity to the left and right of the points and of the ri
 
 def plot(rows: Sequence[Row], folder: Path) -> None:
     """Write the figure of `figure` as `roofline.png` and `roofline.svg`."""
-    drawn = figure(rows)
-    for suffix in ("png", "svg"):
-        drawn.savefig(folder / f"roofline.{suffix}", dpi=DPI)
+    save(figure(rows), folder / "roofline.png", folder / "roofline.svg")
 
 
 def figure(rows: Sequence[Row]) -> Figure:

@@ -11,6 +11,7 @@ from freefast import reporting
 from freefast.commands.shared import show
 from freefast.config import METHODS
 from freefast.errors import UserError
+from freefast.reporting.results import notes
 from freefast.settings import Device
 from freefast.summary import summarize
 from freefast.training import setup
@@ -44,7 +45,8 @@ class Report:
             raise UserError(f"--out: {out} holds a run, wanted another folder")
         if (out / "results.json").exists() and reporting.results.read(out).summary:
             raise UserError(f"--out: {out} holds a speedrun or a reproduction, wanted another folder")
-        show(summarize(runs, out, pictures=self.pictures, device=self.device), out)
+        rows = summarize(runs, out, pictures=self.pictures, device=self.device)
+        show(rows, out, note=notes([reporting.Run.load(run) for run in runs]))
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -37,6 +37,8 @@ def _show(outcome: Reproduction) -> None:
     for name, rows in outcome.tables.items():
         screen.print(f"\n{tables.title(name)}", highlight=False)
         screen.print(table.render(tables.narrow(rows), tables.NARROW))
+        for note in tables.notes(name):
+            screen.print(note, highlight=False)
     if any(row["whose"] == tables.PEEKED for rows in outcome.tables.values() for row in rows):
         screen.print(tables.PEEKING, highlight=False)
     screen.print(outcome.note, highlight=False)

@@ -53,10 +53,13 @@ def show(
     folder: Path,
     written: str = "results.json, curves.png, report.html",
     columns: Sequence[reporting.table.Column] | None = None,
+    note: str = "",
 ) -> None:
-    """Print the table, and what is in the folder; columns: the table's, the report's where None."""
+    """Print the table, the note, and what is in the folder; columns: the table's, the report's where None."""
     screen = console()
     screen.print(reporting.table.render(rows, columns))
+    if note:
+        screen.print(note, highlight=False, markup=False)
     screen.print(f"in {folder}: {written}", highlight=False, soft_wrap=True)
 
 

@@ -74,7 +74,7 @@ def _load(name: str, root: str | Path | None, image_size: tuple[int, int] | None
             return cifar10.load("data" if root is None else root)
         case "imagefolder":
             if root is None:
-                raise UserError("root: imagefolder wants the folder that holds train/ and test/")
+                raise UserError("--data-root: imagefolder wants the folder that holds train/ and test/ (root of load)")
             return imagefolder.load(root, image_size)
         case "fake":
             return fake.load(image_size or (32, 32), seed)

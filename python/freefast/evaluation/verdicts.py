@@ -1,6 +1,5 @@
 """What became of every sample, and the file that keeps it."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from freefast.atomic import replace
 from freefast.errors import UserError
 
 CONFIDENCE = 0.95
@@ -106,10 +106,12 @@ def interval(right: int, samples: int) -> tuple[float, float]:
 
 def replace_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write an npz so that a reader never finds half of one."""
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        np.savez_compressed(file, **dict(arrays))
-    os.replace(part, path)
+
+    def write(part: Path) -> None:
+        with open(part, "wb") as file:  # of another name than *.npz
+            np.savez_compressed(file, **dict(arrays))
+
+    replace(path, write)
 
 
 def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:

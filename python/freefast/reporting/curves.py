@@ -10,6 +10,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from freefast.reporting.drawing import save
 from freefast.reporting.results import Run
 from freefast.reporting.section import Picture, Section
 from freefast.reporting.table import pgd_steps
@@ -23,7 +24,6 @@ TRAINING, NATURAL = (0, (4, 2)), "-"
 PGD = ((0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (5, 1.5, 1, 1.5, 1, 1.5)))
 FILLS = (("full", 4), ("none", 9), ("left", 6), ("bottom", 6))  # with sizes in points: equal points show both
 WIDTH, PANELS, LINE = 11, 4, 0.2  # inches: the figure, the height of the panels, the height of a legend's line
-DPI = 150
 
 Look = Mapping[str, Any]
 """matplotlib's settings of a kind of line: its style and how its markers are filled."""
@@ -31,7 +31,7 @@ Look = Mapping[str, Any]
 
 def plot(runs: Sequence[Run], path: Path | str) -> None:
     """Write the figure of `figure` as a PNG, 1650 pixels wide and as high as its legend asks."""
-    figure(runs).savefig(path, dpi=DPI, format="png")
+    save(figure(runs), path)
 
 
 def section(path: Path) -> Section:

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from freefast.reporting.drawing import save
 from freefast.reporting.text import shorten
 
 CORRECT, WRONG = "#00704F", "#B34700"
 PANEL = 1.05  # inches: the room of an image
-DPI = 150
 
 
 def plot(
@@ -26,7 +26,7 @@ def plot(
     path: Path | str,
 ) -> None:
     """Write the figure of `figure` as a PNG."""
-    figure(clean, adversarial, labels, clean_pred, adv_pred, classes).savefig(path, dpi=DPI, format="png")
+    save(figure(clean, adversarial, labels, clean_pred, adv_pred, classes), path)
 
 
 def figure(

@@ -8,7 +8,7 @@ from typing import Any
 
 from freefast.reporting import table
 from freefast.reporting.page import PAGE
-from freefast.reporting.results import Run
+from freefast.reporting.results import Run, notes
 from freefast.reporting.section import Section, figure, named, wide
 
 _ABOUT = ("dataset", "model", "epsilon", "samples", "restarts", "evaluated_in")
@@ -38,7 +38,7 @@ def write(
     """
     path = Path(folder) / "report.html"
     parts = [section.html() for section in sections] + [figure(named(Path(image))) for image in images]
-    banner = banner or " ".join(dict.fromkeys(run.note for run in runs if run.note))
+    banner = banner or notes(runs)
     page = PAGE.substitute(
         title=escape(title),
         banner=f'<p class="banner" role="note">{escape(banner)}</p>' if banner else "",
@@ -53,12 +53,7 @@ def write(
 
 
 def _table(runs: Sequence[Run]) -> str:
-    """The results; with the runs' names where method and setting do not tell them apart."""
-    rows = [{**run.row, "run": run.name} for run in runs]
-    columns = table.columns(rows)
-    if len({(row.get("method"), row.get("setting")) for row in rows}) < len(rows):
-        columns = [table.Column("Run", "run", None), *columns]
-    return table.html(rows, columns)
+    return table.html([{**run.row, "run": run.name} for run in runs])
 
 
 def _shared(runs: Sequence[Run]) -> dict[str, Any]:

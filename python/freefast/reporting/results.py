@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from freefast.atomic import replace_text
 from freefast.attacks import NAMED
 from freefast.errors import UserError
 
@@ -79,6 +79,11 @@ class Run:
         )  # fmt: skip
 
 
+def notes(runs: Sequence[Run]) -> str:
+    """What a reader must know of some runs first, each text once."""
+    return " ".join(dict.fromkeys(run.note for run in runs if run.note))
+
+
 def write(
     folder: Path | str, rows: Sequence[Row], environment: Mapping[str, Any], summary: Mapping[str, Any] | None = None
 ) -> Path:
@@ -92,9 +97,7 @@ def write(
     content: dict[str, Any] = {"rows": [_finite(row) for row in rows], "environment": dict(environment)}
     if summary is not None:
         content["summary"] = dict(summary)
-    unfinished = path.with_name(".results.json.part")
-    unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path
 
 

@@ -8,6 +8,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from freefast.reporting.drawing import save
 from freefast.reporting.loss_surface import LossSurface
 from freefast.reporting.text import shorten
 
@@ -15,12 +16,11 @@ COLOURS, LINES = "viridis", "#FFFFFF"
 COLUMNS = 4
 PANEL, HEAD = 2.4, 0.5  # inches: a panel's side, the room of its title and labels
 LEVELS = [first * 10.0**decade for decade in range(-1, 4) for first in (1, 2, 5)]  # nats, of the contour lines
-DPI = 150
 
 
 def plot(surfaces: Mapping[str, LossSurface], path: Path | str) -> None:
     """Write the figure of `figure` as a PNG."""
-    figure(surfaces).savefig(path, dpi=DPI, format="png")
+    save(figure(surfaces), path)
 
 
 def figure(surfaces: Mapping[str, LossSurface]) -> Figure:

@@ -34,10 +34,15 @@ _EVALUATED = (Column("Ball", "ball", None), Column("Samples", "samples", 0))
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
-    """The report's columns, and one for every other number of PGD steps and every other attack that a row has."""
+    """The report's columns, one for every other number of PGD steps and every other attack that a row has, and what
+    tells the rows apart: models and batch sizes that differ, and `run` where method and setting are not enough."""
+    kinds = {(row.get("method"), row.get("setting")) for row in rows}
     return [
+        *([Column("Run", "run", None)] if len(kinds) < len(rows) and any("run" in row for row in rows) else []),
         Column("Method", "method", None),
+        *([Column("Model", "model", None)] if _differ(rows, "model") else []),
         Column("Setting", "setting", None),
+        *([Column("Batch", "batch_size", 0)] if _differ(rows, "batch_size") else []),
         *([Column("Precision", "precision", None)] if {_precision(row) for row in rows} - {"fp32"} else []),
         *(_EVALUATED if any("norm" in row for row in rows) else []),
         Column("Natural", "natural", 3),
@@ -48,6 +53,10 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         Column("Train time (min)", "train_minutes", 2),
         Column("Epoch time (s)", "epoch_seconds", 2),
     ]
+
+
+def _differ(rows: Sequence[Row], key: str) -> bool:
+    return len({row.get(key) for row in rows}) > 1
 
 
 def _is_of_earlier(row: Row) -> bool:
@@ -108,11 +117,12 @@ def html(rows: Sequence[Row], shown: Sequence[Column] | None = None) -> str:
     return f"<table>\n<thead>\n{head}</thead>\n<tbody>\n{body}</tbody>\n</table>"
 
 
-def write(rows: Sequence[Row], folder: Path | str, shown: Sequence[Column] | None = None) -> None:
-    """Write `table.md` and `table.csv`; shown: other columns than `columns`."""
+def write(rows: Sequence[Row], folder: Path | str, shown: Sequence[Column] | None = None, note: str = "") -> None:
+    """Write `table.md`, below the note, and `table.csv`; shown: other columns than `columns`."""
     folder = Path(folder)
     shown = columns(rows) if shown is None else shown
-    (folder / "table.md").write_text(markdown(rows, shown), encoding="utf-8")
+    head = f"{_markdown_cell(note)}\n\n" if note else ""
+    (folder / "table.md").write_text(head + markdown(rows, shown), encoding="utf-8")
     write_csv(rows, folder / "table.csv", shown)
 
 

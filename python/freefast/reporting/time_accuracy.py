@@ -5,7 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from freefast.reporting.curves import DPI, MARKERS, PALETTE
+from freefast.reporting.curves import MARKERS, PALETTE
+from freefast.reporting.drawing import save
 from freefast.reporting.results import Run
 from freefast.reporting.section import Picture, Section
 from freefast.reporting.table import pgd_steps
@@ -18,10 +19,8 @@ _MARKER = 9  # points
 
 def plot(runs: Sequence[Run], folder: Path | str) -> list[Path]:
     """Write the figure of `figure` as `time_accuracy.png` and `time_accuracy.svg`. Returns: their paths."""
-    drawn = figure(runs)
     paths = [Path(folder) / f"time_accuracy.{suffix}" for suffix in ("png", "svg")]
-    for path in paths:
-        drawn.savefig(path, dpi=DPI)
+    save(figure(runs), *paths)
     return paths
 
 

@@ -57,7 +57,7 @@ NOTES = {
     "table-7.2": "The report's times of Free are those of PreActResNet18 in its table of section 7.1; ResNet50's own, "
     "by its log, are in the table of section 5.1.",
 }
-"""What a reader must know of the report's own numbers."""
+"""What a reader must know of the report's own numbers, but for collapses, which `collapses` reads from the logs."""
 
 PICTURED = (_FREE_45, _FAST_45, "fast-preactresnet18-128-a16-e45")
 """Recipes whose networks the page shows attacked images and loss surfaces of: both methods, and one that collapsed."""

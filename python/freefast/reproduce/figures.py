@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from freefast.reporting import Run
-from freefast.reporting.curves import DPI, MARKERS, PALETTE, epoch_ticks, series
+from freefast.reporting.curves import MARKERS, PALETTE, epoch_ticks, series
+from freefast.reporting.drawing import save
 from freefast.reporting.section import Picture, Section
-from freefast.reproduce import published
+from freefast.reproduce import collapses, published
 from freefast.reproduce.contents import FIGURES
 
 _SIZE = (11, 4.6)  # inches
@@ -40,10 +41,8 @@ def write(name: str, ours: Mapping[str, Run], note: str, folder: Path) -> Path:
     ours: finished runs by their recipes
     note: what stands below the figure
     """
-    drawn = figure(name, ours, note)
-    drawn.savefig(folder / f"{name}.svg", format="svg", metadata={"Date": None})
     path = folder / f"{name}.png"
-    drawn.savefig(path, dpi=DPI, format="png")
+    save(figure(name, ours, note), path, path.with_suffix(".svg"))
     return path
 
 
@@ -52,12 +51,16 @@ def section(name: str, path: Path) -> Section:
 
     path: of the PNG
     """
-    picture = Picture(path=path, caption=f"{FIGURES[name].title}. {_READING}")
+    content = FIGURES[name]
+    caption = " ".join([f"{content.title}. {_READING}", *collapses.remarks(content.runs.values())])
+    picture = Picture(path=path, caption=caption)
     return Section(heading=_heading(name), pictures=(picture,))
 
 
 def figure(name: str, ours: Mapping[str, Run], note: str = "") -> Figure:
     """Two panels, accuracy and accuracy under PGD-50; what has a colour is named at the end of its line.
+
+    Below stand the note, and what the logs show of collapses.
 
     Where a run of ours has other epochs than the report's, the axis is the share of the epochs, else the epoch.
     """
@@ -75,7 +78,7 @@ def figure(name: str, ours: Mapping[str, Run], note: str = "") -> Figure:
     for axes, heading, lines in zip(panels, ("Accuracy", "Accuracy under PGD-50"), (accuracy, robust), strict=True):
         _panel(axes, heading, lines, ours, theirs, epochs)
     panels[0].set_ylim(-0.02, 1.02)
-    _legend(fig, note)
+    _legend(fig, [note, *collapses.remarks(recipes)])
     return fig
 
 
@@ -124,11 +127,11 @@ def _label(axes: Axes, ends: Sequence[tuple[float, str, str]], x: float) -> None
         )  # fmt: skip
 
 
-def _legend(fig: Figure, note: str) -> None:
+def _legend(fig: Figure, notes: Sequence[str]) -> None:
     handles = [
         Line2D([], [], color=_GREY, label="ours", **_ours(0, 1)),
         Line2D([], [], color=_GREY, label="the report's log", linewidth=_THEIRS),
     ]
     legend = fig.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    legend.set_title("\n".join(textwrap.wrap(note, _LETTERS)))
+    legend.set_title("\n".join(line for note in notes for line in textwrap.wrap(note, _LETTERS)))
     legend.get_title().set(fontsize=9, color="#555555", parse_math=False)

@@ -1,6 +1,7 @@
 """The runs of a reproduction, one after the other: what is done is kept, what was begun is gone on with."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
@@ -10,6 +11,7 @@ from rich.progress import Progress
 
 from freefast.config import TrainConfig
 from freefast.errors import StoppedError, UserError
+from freefast.reproduce.evaluated import departures
 from freefast.training.loop import train
 from freefast.training.run_folder import RunFolder
 
@@ -20,9 +22,11 @@ class Queue:
     """Runs by name, the shortest first, so that a budget leaves as few as possible undone.
 
     minutes: after which no run and no epoch is begun
+    samples: test images, which each run is evaluated on
     """
 
-    def __init__(self, runs: Mapping[str, TrainConfig], minutes: float) -> None:
+    def __init__(self, runs: Mapping[str, TrainConfig], minutes: float, samples: int) -> None:
+        self.samples = samples
         self.runs = dict(sorted(runs.items(), key=lambda item: _passes(item[1])))
         self.states: dict[str, State] = {}
         """Of every run, now."""
@@ -30,7 +34,7 @@ class Queue:
         """Why a run failed, or cannot be gone on with."""
         for name, run in self.runs.items():
             try:
-                self.states[name] = _state(run)
+                self.states[name] = self._state(run)
             except UserError as error:
                 self._fail(name, f"{error}; delete {run.out} to begin it anew")
         self._deadline = time.monotonic() + 60 * minutes
@@ -53,14 +57,29 @@ class Queue:
     def _run(self, name: str, progress: Progress | None) -> None:
         run = self.runs[name]
         try:
+            self._tell(name)
             train(run, resume=self.states[name] != "waiting", progress=progress, stop=self._is_spent)
             self.states[name] = "finished"
         except StoppedError:
-            self.states[name] = _state(run)
+            self.states[name] = self._state(run)
         except torch.OutOfMemoryError as error:
             self._fail(name, str(error).splitlines()[0])
         except UserError as error:
             self._fail(name, str(error))
+
+    def _state(self, run: TrainConfig) -> State:
+        """A run that was evaluated by other settings than its own is trained and no more."""
+        state = RunFolder(run.out).state(run)
+        if state == "finished" and departures(run, self.samples):
+            return "trained"
+        return "waiting" if state == "new" else state
+
+    def _tell(self, name: str) -> None:
+        """Say why a run that has all its files is evaluated again."""
+        run = self.runs[name]
+        if RunFolder(run.out).state(run) == "finished":
+            found = ", ".join(departures(run, self.samples))
+            warnings.warn(f"{name}: evaluated again by its own settings: its results have {found}", stacklevel=4)
 
     def _fail(self, name: str, reason: str) -> None:
         self.states[name] = "failed"
@@ -68,11 +87,6 @@ class Queue:
 
     def _is_spent(self) -> bool:
         return time.monotonic() >= self._deadline
-
-
-def _state(run: TrainConfig) -> State:
-    state = RunFolder(run.out).state(run)
-    return "waiting" if state == "new" else state
 
 
 def _passes(run: TrainConfig) -> int:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 from rich.progress import Progress
 
 from freefast import reporting
+from freefast.atomic import replace_text
 from freefast.errors import UserError
 from freefast.pictures import draw
 from freefast.reporting import Run, falls, time_accuracy
@@ -65,7 +65,10 @@ class _Held:
 def reproduce(config: ReproduceConfig, progress: Progress | None = None) -> Reproduction:
     """Run what is left of the queue, then write tables, figures, `results.json` and `report.html` into `config.out`.
 
-    Runs that are finished are kept, interrupted ones gone on with at their last epoch, whatever interrupted them.
+    Runs that are finished are kept, interrupted ones gone on with at their last epoch, whatever interrupted them; those
+    that were evaluated by other settings than their own since are evaluated again.
+
+    Warns: UserWarning for each that is evaluated again.
 
     Raises: UserError where data or device are not there, or the folder is of other settings, holds something else or is
         worked in by another process.
@@ -73,10 +76,10 @@ def reproduce(config: ReproduceConfig, progress: Progress | None = None) -> Repr
     runs = config.runs()
     _require_settings(config)
     setup.pick_device(config.device)
-    setup.make_data(next(iter(runs.values())))
+    data = setup.make_data(next(iter(runs.values())))
     with _alone_in(config.out):
         _write_settings(config)
-        queue = Queue(runs, config.budget_minutes)
+        queue = Queue(runs, config.budget_minutes, len(data.test))
         queue.work(progress)
         return _write(config, queue)
 
@@ -106,14 +109,17 @@ def _require_settings(config: ReproduceConfig) -> None:
     for name, wanted in config.kept().items():
         if stored.get(name) != wanted:
             option = name.replace("_", "-")
-            before = f"{config.out} was made with {stored.get(name)}, not {wanted}"
+            before = f"{config.out} was made with {_shown(name, stored.get(name))}, not {_shown(name, wanted)}"
             raise UserError(f"--{option}: {before}: give another --out")
 
 
+def _shown(name: str, value: Any) -> str:
+    """A setting as the command line has it; what was left open."""
+    return str(value) if value is not None else "auto" if name == "precision" else "none"
+
+
 def _write_settings(config: ReproduceConfig) -> None:
-    part = config.out / f".{_SETTINGS}.part"
-    part.write_text(json.dumps(config.kept(), indent=2) + "\n", encoding="utf-8")
-    os.replace(part, config.out / _SETTINGS)
+    replace_text(config.out / _SETTINGS, json.dumps(config.kept(), indent=2) + "\n")
 
 
 def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
@@ -139,7 +145,7 @@ def _write(config: ReproduceConfig, queue: Queue) -> Reproduction:
 
 def _held(config: ReproduceConfig, queue: Queue, recipes: Sequence[str], note: str) -> _Held:
     """Those of the queue and those that earlier calls were for; the note is left with each that is finished."""
-    before = Queue({name: config.run_of(name) for name in recipes if name not in queue.runs}, 0)
+    before = Queue({name: config.run_of(name) for name in recipes if name not in queue.runs}, 0, queue.samples)
     held = _Held(states={**before.states, **queue.states}, failures={**before.failures, **queue.failures})
     for name in [name for name, state in held.states.items() if state == "finished"]:
         folder = config.run_of(name).out

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from freefast.config import TrainConfig
+from freefast.data import DatasetName
 
 ScaleName = Literal["tiny", "small", "full"]
 
@@ -42,27 +43,32 @@ SCALES: Mapping[ScaleName, Scale] = {
 GPU; full is the report."""
 
 
+_DATA: Mapping[DatasetName, str] = {
+    "cifar10": "cifar10",
+    "digits": "digits in the place of CIFAR-10, resnet50_cifar of ResNet50",
+    "imagefolder": "images of a folder in the place of CIFAR-10",
+    "fake": "made-up images in the place of CIFAR-10",
+}
+"""The data, and where they are not the report's, what they and a network of their own stand for."""
+
+
+_NAMES = " Names of runs are those of the report's recipes; what was run stands in the columns and under Settings."
+
+
 def described(name: ScaleName, run: TrainConfig) -> str:
     """What a reader must know of the figures, in one line.
 
     run: any of the queue's
     """
     scale = SCALES[name]
-    data = f"{run.dataset}{_instead(run)}, epsilon {run.epsilon:.4g}, precision {_precision(run)}, seed {run.seed}"
+    data = f"{_DATA[run.dataset]}, epsilon {run.epsilon:.4g}, precision {_precision(run)}, seed {run.seed}"
     if name == "full":
-        return f"Scale full: the report's epochs; {data}."
+        return f"Scale full: the report's epochs; {data}.{_NAMES if run.dataset == 'digits' else ''}"
     batch = "" if scale.batch == 1 else f"batches 1/{scale.batch} as large, "
     return (
         f"Scale {name}, which is not the report's: 1/{scale.epochs} of the epochs, {batch}at most {run.limit_train} "
-        f"training and {run.limit_test} test images, networks of width {run.width} in the place of 64; {data}."
+        f"training and {run.limit_test} test images, networks of width {run.width} in the place of 64; {data}.{_NAMES}"
     )
-
-
-def _instead(run: TrainConfig) -> str:
-    """What stands for the report's data and networks, where something does."""
-    if run.dataset == "digits":
-        return " in the place of CIFAR-10, resnet50_cifar of ResNet50"
-    return " in the place of CIFAR-10" if run.dataset == "fake" else ""
 
 
 def _precision(run: TrainConfig) -> str:

@@ -8,7 +8,7 @@ from freefast.reporting import Run, table
 from freefast.reporting.curves import series
 from freefast.reporting.section import Section
 from freefast.reporting.table import Column
-from freefast.reproduce import published
+from freefast.reproduce import collapses, published
 from freefast.reproduce.contents import NOTES, TABLES
 
 ACCURACIES = ("natural", "pgd10", "pgd20", "pgd50")
@@ -103,9 +103,18 @@ def section(name: str, lines: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def narrow(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A table's lines with what they are of in one text, `run`: the report's run, and below it whose else."""
-    about = "{method} {model}, {setting}, batch {batch_size}: report"
-    return [{**line, "run": about.format(**line) if line["whose"] == "report" else line["whose"]} for line in lines]
+    """A table's lines with what they are of in one text, `run`.
+
+    That is the report's run, and below it whose else, with what of it is not the report's.
+    """
+    about, result, theirs = "{method} {model}, {setting}, batch {batch_size}: report", [], lines[0]
+    for line in lines:
+        if line["whose"] == "report":
+            theirs = line
+            result.append({**line, "run": about.format(**line)})
+        else:
+            result.append({**line, "run": ": ".join([line["whose"], *_other(line, theirs)])})
+    return result
 
 
 def title(name: str) -> str:
@@ -113,9 +122,21 @@ def title(name: str) -> str:
     return f"Table of section {name.removeprefix('table-')}"
 
 
+def notes(name: str) -> list[str]:
+    """What a reader must know of the report's own numbers in a table."""
+    return ([NOTES[name]] if name in NOTES else []) + collapses.remarks(TABLES[name])
+
+
+def _other(line: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Model, setting and batch where they are not the report's, in one text; nothing where all are."""
+    words = {"model": "{}", "setting": "{}", "batch_size": "batch {}"}
+    own = [word.format(line[key]) for key, word in words.items() if line[key] != theirs[key]]
+    return [", ".join(own)] if own else []
+
+
 def _remarks(name: str, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     peeks = any(line["whose"] == PEEKED for line in lines)
-    return [PEEKING] * peeks + ([NOTES[name]] if name in NOTES else [])
+    return [PEEKING] * peeks + notes(name)
 
 
 def _difference(ours: Mapping[str, float], theirs: Mapping[str, Any]) -> dict[str, float]:

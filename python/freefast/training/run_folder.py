@@ -2,17 +2,16 @@
 
 import dataclasses
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from freefast.atomic import replace, replace_text
 from freefast.config import TrainConfig
 from freefast.errors import UserError
 from freefast.evaluation import files
@@ -50,7 +49,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path}: {error.strerror}") from error
         text = json.dumps(config.as_json(), indent=2) + "\n"
-        self._replace("config.json", lambda file: file.write_text(text, encoding="utf-8"))
+        replace_text(self.path / "config.json", text)
         (self.path / "metrics.jsonl").touch()
 
     def require_empty(self) -> None:
@@ -126,11 +125,11 @@ class RunFolder:
         if len(entries) != count:
             raise UserError(f"{self.path / 'metrics.jsonl'}: wanted {count} epochs, got {len(entries)}")
         text = "".join(json.dumps(entry) + "\n" for entry in entries)
-        self._replace("metrics.jsonl", lambda file: file.write_text(text, encoding="utf-8"))
+        replace_text(self.path / "metrics.jsonl", text)
 
     def save_note(self, text: str) -> None:
         """Write `note.txt`, which stands on every page that is made of the run."""
-        self._replace("note.txt", lambda file: file.write_text(text, encoding="utf-8"))
+        replace_text(self.path / "note.txt", text)
 
     def drop_results(self) -> None:
         """Forget the evaluation of weights that are trained on."""
@@ -138,7 +137,7 @@ class RunFolder:
 
     def save_checkpoint(self, content: dict[str, Any], name: str = "checkpoint.pt") -> None:
         """Write `checkpoint.pt`, or `best.pt`."""
-        self._replace(name, lambda file: torch.save(content, file))
+        replace(self.path / name, lambda file: torch.save(content, file))
 
     def load_checkpoint(self, device: torch.device, name: str = "checkpoint.pt") -> dict[str, Any]:
         """Read `checkpoint.pt` or `best.pt`, its tensors on the device.
@@ -151,7 +150,7 @@ class RunFolder:
         try:
             content = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # a broken pickle may raise anything
-            raise UserError(f"{path}: not a checkpoint: {_first_line(error)}") from error
+            raise UserError(f"{path}: not a checkpoint, or a damaged one") from error
         for key in ("epoch", "lines", "ended"):
             if not isinstance(content, dict) or not isinstance(content.get(key), int):
                 raise UserError(f"{path}: not a checkpoint: it has no {key}")
@@ -160,7 +159,8 @@ class RunFolder:
     def save_weights(self, model: nn.Module, name: str = "model.safetensors") -> None:
         """Write `model.safetensors` or `best.safetensors`: weights and BatchNorm statistics, contiguous, on the CPU."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        self._replace(name, lambda file: save_file(tensors, file))
+        content = save(tensors)  # save_file makes a file that only its owner may read
+        replace(self.path / name, lambda file: file.write_bytes(content))
 
     def load_weights(self) -> dict[str, Tensor]:
         """Read `model.safetensors`.
@@ -181,11 +181,6 @@ class RunFolder:
         begun = "config.json" in held and held <= _BEFORE_TRAINING
         return begun and not ("metrics.jsonl" in held and (self.path / "metrics.jsonl").stat().st_size)
 
-    def _replace(self, name: str, write: Callable[[Path], object]) -> None:
-        unfinished = self.path / f".{name}.part"
-        write(unfinished)
-        os.replace(unfinished, self.path / name)
-
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Raises: UserError where the file is broken."""
@@ -203,7 +198,3 @@ def _entry(line: str, place: str) -> dict[str, Any]:
     if not isinstance(entry, dict) or not isinstance(entry.get("seconds"), (int, float)):
         raise UserError(f"{place}: wanted an object with a number of seconds, got {line[:80]}")
     return entry
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
