@@ -5,8 +5,8 @@ from typing import Any
 
 from freefast.reporting import Run
 from freefast.reproduce import published
+from freefast.training.guard import DROP
 
-_DROP = 0.2  # the guard's
 _ROBUST = "pgd50"
 
 
@@ -20,7 +20,7 @@ def _remark(run: Run) -> str:
     attacked = [entry for entry in run.metrics if _ROBUST in entry]
     top = max(attacked, key=lambda entry: entry[_ROBUST])
     later = [entry for entry in attacked if entry["epoch"] > top["epoch"]]
-    fallen = [entry for entry in later if round(top[_ROBUST] - entry[_ROBUST], 9) > _DROP]
+    fallen = [entry for entry in later if round(top[_ROBUST] - entry[_ROBUST], 9) > DROP]
     if not fallen:
         return ""
     lowest = min(fallen, key=lambda entry: entry[_ROBUST])

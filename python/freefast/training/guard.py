@@ -23,7 +23,10 @@ ROBUST = "guard_pgd10"
 """Key of the guard's accuracy in an epoch's metrics."""
 
 _STEPS = 10
-_DROP, _GAP = 0.2, 0.4
+DROP = 0.2
+"""What accuracy falls by in a collapse, more than this share of the samples."""
+
+_GAP = 0.4
 _DOUBT = ", unless it recovers"
 _ROLLBACKS, _SHRINK = 3, 0.5
 _SHARE, _MOST, _LEAST = 0.1, 1000, 50
@@ -224,7 +227,7 @@ def _fall(history: History, key: str) -> Entry:
     top = best(history, key)
     assert top is not None
     fall = {"best_epoch": top["epoch"], "best": top[key], "now": history[-1][key]}
-    return fall if top[key] > _DROP else {**fall, "trained": history[-1]["train_accuracy"]}
+    return fall if top[key] > DROP else {**fall, "trained": history[-1]["train_accuracy"]}
 
 
 def _falls(history: History, key: str) -> bool:
@@ -245,6 +248,6 @@ def _is_down(history: History, key: str, share: float) -> bool:
     top, now = best(history, key), history[-1]
     if top is None or now.get(key) is None:
         return False
-    if top[key] > _DROP:
-        return round(top[key] - now[key], 9) > share * _DROP
+    if top[key] > DROP:
+        return round(top[key] - now[key], 9) > share * DROP
     return round(now.get("train_accuracy", 0.0) - now[key], 9) > share * _GAP

@@ -92,9 +92,11 @@ def finish(
 
 
 def _with_pgd_of(before: Mapping[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """The row with the accuracies that it lacks, in order of the steps; as it is if weights or settings differ."""
+    """The row with the accuracies and the fall that it lacks, in order of the steps; as it is if weights or settings
+    differ."""
     if any(before.get(name) != value for name, value in row.items() if not name.startswith("pgd")):
         return row
     pgd = {name: value for name, value in {**before, **row}.items() if name.startswith("pgd")}
     ordered = dict(sorted(pgd.items(), key=lambda item: int(item[0].removeprefix("pgd"))))
-    return {name: value for name, value in row.items() if name not in pgd} | ordered
+    fall = {"collapse": before["collapse"]} if "collapse" in before else {}
+    return {**fall, **{name: value for name, value in row.items() if name not in pgd}} | ordered
