@@ -4,8 +4,8 @@
 
 DATA_ROOT: CIFAR-10 as images, train/ and test/ of class folders.
 
-Fast with a step of two epsilon, from a random start and from zero, and its cures train the same narrow network on the
-same few images of three classes, in a ball so large that Fast collapses. After every epoch the guard
+Fast, from a random start with a step of two epsilon and from a zero start with one, and its cures train the same narrow
+network on the same few images of three classes, in a ball so large that Fast collapses. After every epoch the guard
 attacks the held-out training samples, and `ff.evaluate` test images that no run sees. The result says for every run at
 which epoch either fell, and what the last and the kept weights withstand.
 Finished runs in FOLDER are not repeated.
@@ -34,10 +34,10 @@ from freefast.training import setup
 from freefast.training.run_folder import RunFolder
 
 CLASSES = ("airplane", "automobile", "frog")
-EPSILON = 14 / 255
+EPSILON = 22 / 255
 METHODS: dict[str, dict[str, Any]] = {
     "Fast": {"alpha": 2 * EPSILON},
-    "Fast, zero start": {"alpha": 2 * EPSILON, "delta_init": "zero"},
+    "Fast, zero start": {"alpha": EPSILON, "delta_init": "zero"},
     "N-FGSM": {"noise_magnitude": 2.0, "clip": False},
     "GradAlign": {"alpha": EPSILON, "grad_align": 2.0},  # its paper's weight for 16/255, the largest ball there
 }
@@ -48,7 +48,7 @@ def config(method: str, seed: int, data_root: Path, work: Path) -> ff.TrainConfi
     """One run; which weights it takes and what it does on a collapse are the defaults."""
     return ff.TrainConfig(
         method="fast", dataset="imagefolder", data_root=data_root, limit_train=1200, limit_test=300,
-        guard_samples=200, model="preactresnet18", width=16, epsilon=EPSILON, epochs=16, batch_size=32, lr_max=0.2,
+        guard_samples=200, model="preactresnet18", width=8, epsilon=EPSILON, epochs=20, batch_size=32, lr_max=0.1,
         peak=0.5, augment=False, threads=1, eval_every=1, eval_steps=(10,), seed=seed, device="cpu",
         out=work / f"{method}-{seed}", **METHODS[method],
     )  # fmt: skip
