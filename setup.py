@@ -30,10 +30,7 @@ CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 COMPILER = (os.environ.get("CXX") or "c++").split()
 HOST_COMPILER = [word for word in COMPILER if not word.startswith("-")][-1]  # without a launcher as in "ccache g++"
 OPERATORS, CUDA_OPERATORS = "advkernels._operators_cpu", "advkernels._operators_cuda"
-NOTES = {
-    OPERATORS: "not_built.txt",
-    CUDA_OPERATORS: "not_built_cuda.txt",
-}  # why they are missing, for the error messages
+NOTES = {OPERATORS: "not_built.txt", CUDA_OPERATORS: "not_built_cuda.txt"}
 
 
 def find_nvcc() -> str | None:
@@ -135,6 +132,7 @@ def extensions(cuda: bool) -> list[Extension]:
 
 
 def note(package: Path, name: str, reason: str | None) -> None:
+    """Leave the reason why operators are missing in the package, for the error messages."""
     file = package / name
     file.unlink(missing_ok=True)
     if reason is not None:

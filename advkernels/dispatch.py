@@ -45,7 +45,6 @@ class backend:  # noqa: N801
 def _set(name: str) -> str:
     global _requested
     previous, _requested = _requested, name
-    _chosen.clear()
     return previous
 
 

@@ -30,6 +30,7 @@ def test_triton_on_cpu_says_why() -> None:
 
 
 def test_missing_native_raises_and_auto_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_chosen", {})
     monkeypatch.setattr(dispatch.native, "why_missing", lambda device_type: "no compiler that day")
     with ak.backend("native"), pytest.raises(ak.BackendUnavailable, match="no compiler that day; available: reference"):
         step()
@@ -41,6 +42,7 @@ def test_missing_native_raises_and_auto_falls_back(monkeypatch: pytest.MonkeyPat
 def test_a_gpu_that_the_library_has_no_code_for_gets_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the library is asked on a machine with GPUs, of which the second is too old for it."""
     reasons = {0: None, 1: "no kernel image is available"}
+    monkeypatch.setattr(dispatch, "_chosen", {})
     monkeypatch.setattr(dispatch.native, "_REASONS", {"cuda": None})
     monkeypatch.setattr(dispatch.native, "_why_not_on", reasons.__getitem__)
     monkeypatch.setattr(dispatch, "_triton_import_error", lambda: None)
